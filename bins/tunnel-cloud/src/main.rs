@@ -1,0 +1,3 @@
+//! The tunnel-cloud command.
+
+fn main() {}

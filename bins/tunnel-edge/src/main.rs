@@ -1,0 +1,3 @@
+//! The tunnel-edge command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The tunnel command.
+
+fn main() {}

@@ -1,0 +1,10 @@
+//! The tunnel's protocol.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+/// The wire's one message, generated from `proto/stream.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/proto.rs"));
+}

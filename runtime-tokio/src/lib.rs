@@ -1,0 +1,1 @@
+//! The tunnel's drivers on tokio.
