@@ -1,0 +1,1 @@
+//! Why a stream, a dial or a CONNECT ended.

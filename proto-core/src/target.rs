@@ -1,0 +1,1 @@
+//! What may be dialed at the edge.
