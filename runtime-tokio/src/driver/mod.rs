@@ -1,0 +1,184 @@
+//! The loop around a machine: one task that owns a node's (or the edge's) links, sockets and timer, and nothing that the machine
+//! should know.
+//!
+//! A wake costs what is ready. What becomes ready waits in one queue, first come first served, and gets a bounded turn; so a bulk
+//! copy delays a keystroke by a turn, and a heartbeat by a poll.
+
+mod locals;
+mod links;
+mod mailbox;
+mod ready;
+mod scratch;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use proto_core::{ConnectAttempt, Event, Instant, LinkId, Machine, Output, StreamId, Target};
+use tokio::time::Sleep;
+
+use crate::clock::Clock;
+use crate::grpc::{Link, Loss};
+use crate::net::socket::Socket;
+use links::LinkSlot;
+use locals::Local;
+pub(crate) use mailbox::{Command, Mailbox};
+use ready::{ReadyQueue, Source};
+
+/// Turns in one poll of the driver; then others on this thread get theirs, and the timer is looked at.
+const TURNS_PER_POLL: usize = 64;
+
+/// What can be ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Token {
+    Mailbox,
+    Timer,
+    Link(LinkId),
+    Local(StreamId),
+}
+
+/// What a command leaves in the driver's hands.
+pub(crate) enum Install {
+    Nothing,
+    Link(LinkId, Link),
+    /// A CONNECT client's socket.
+    Socket(StreamId, Socket),
+    /// A dialed target's; its stream may be gone.
+    Dialed(StreamId, Socket),
+}
+
+/// What differs between the cloud's driver and the edge's. No decisions here either.
+pub(crate) trait Shell: Send + Unpin + 'static {
+    type Machine: Machine + Send + Unpin + 'static;
+
+    /// A link's response headers are here (edge).
+    fn established(&mut self, machine: &mut Self::Machine, link: LinkId, version1: bool, now: Instant);
+    /// A link is gone.
+    fn lost(&mut self, machine: &mut Self::Machine, link: LinkId, loss: &Loss, now: Instant);
+    /// Dial; the answer comes by the mailbox (edge).
+    fn dial(&mut self, id: StreamId, target: Target) -> Option<tokio::task::AbortHandle>;
+    /// Make a link; the answer comes by the mailbox (edge).
+    fn connect(&mut self, attempt: ConnectAttempt);
+    /// For logs, audit and metrics.
+    fn event(&mut self, event: Event);
+    /// Asked after each poll: true if the driver may end now and nothing will reach its mailbox any more.
+    fn is_over(&mut self, machine: &Self::Machine) -> bool;
+}
+
+/// The loop.
+pub(crate) struct Driver<S: Shell> {
+    machine: S::Machine,
+    shell: S,
+    clock: Clock,
+    mailbox: Arc<Mailbox<S::Machine>>,
+    ready: Arc<ReadyQueue<Token>>,
+    links: HashMap<LinkId, LinkSlot>,
+    locals: HashMap<StreamId, Local>,
+    timer: Pin<Box<Sleep>>,
+    timer_source: Source<Token>,
+    /// What the timer is set to. It may be earlier than the machine's deadline: an early call changes nothing.
+    armed: Instant,
+}
+
+impl<S: Shell> Driver<S> {
+    pub(crate) fn new(machine: S::Machine, shell: S, clock: Clock, mailbox: Arc<Mailbox<S::Machine>>) -> Driver<S> {
+        let ready = mailbox.ready().clone();
+        let timer_source = ready.source(Token::Timer);
+        timer_source.make_ready();
+        Driver {
+            machine,
+            shell,
+            clock,
+            mailbox,
+            timer: Box::pin(tokio::time::sleep_until(clock.to_std(Instant::ZERO).into())),
+            timer_source,
+            armed: Instant::ZERO,
+            ready,
+            links: HashMap::new(),
+            locals: HashMap::new(),
+        }
+    }
+
+    fn turn(&mut self, token: Token) {
+        match token {
+            Token::Mailbox => self.serve_mailbox(),
+            Token::Timer => self.serve_timer(),
+            Token::Link(id) => self.serve_link(id),
+            Token::Local(id) => self.serve_local(id),
+        }
+        self.drain();
+    }
+
+    fn serve_mailbox(&mut self) {
+        for command in self.mailbox.take() {
+            match command(&mut self.machine, self.clock.now()) {
+                Install::Nothing => {}
+                Install::Link(id, link) => self.install_link(id, link),
+                Install::Socket(id, socket) => self.install_socket(id, socket),
+                Install::Dialed(id, socket) => self.install_dialed(id, socket),
+            }
+            self.drain();
+        }
+    }
+
+    fn serve_timer(&mut self) {
+        self.timer_source.served();
+        self.armed = Instant::from_nanos(u64::MAX);
+        self.machine.handle_timeout(self.clock.now());
+    }
+
+    /// Does what the machine wants done.
+    fn drain(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::TransmitReady(link) | Output::LinkReadable(link) => self.wake_link(link),
+                Output::Local(id) => self.wake_local(id),
+                Output::EndLink { link, end } => self.end_link(link, end),
+                Output::CloseLink(link) => self.close_link(link),
+                Output::Reply { id, reply } => self.reply(id, reply),
+                Output::Dial { id, target } => self.dial(id, target),
+                Output::Close { id, reset } => self.close_local(id, reset),
+                Output::Connect(attempt) => self.shell.connect(attempt),
+                Output::Event(event) => self.shell.event(event),
+            }
+        }
+    }
+
+    /// Sets the timer to the machine's deadline, unless it will ring before that anyway.
+    fn arm(&mut self) {
+        let Some(deadline) = self.machine.deadline() else { return };
+        if deadline.at >= self.armed {
+            return;
+        }
+        self.armed = deadline.at;
+        self.timer.as_mut().reset(self.clock.to_std(deadline.at).into());
+        let mut cx = Context::from_waker(self.timer_source.waker());
+        if self.timer.as_mut().poll(&mut cx).is_ready() {
+            self.timer_source.make_ready();
+        }
+    }
+}
+
+impl<S: Shell> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.ready.begin(cx.waker());
+        this.drain();
+        for _ in 0..TURNS_PER_POLL {
+            let Some(token) = this.ready.pop() else { break };
+            this.turn(token);
+        }
+        this.arm();
+        if this.machine.is_idle() && this.shell.is_over(&this.machine) {
+            return Poll::Ready(());
+        }
+        if this.ready.end() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

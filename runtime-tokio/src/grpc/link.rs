@@ -1,0 +1,247 @@
+//! One gRPC stream and the HTTP/2 connection that carries it: what a driver polls.
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use proto_core::proto::StreamMsg;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use super::message::{Decoder, Malformed, Outgoing};
+use super::{BASE_WINDOW_BYTES, LINGER, request};
+
+pub(super) type Io = TlsStream<TcpStream>;
+
+/// A link. It does nothing unless it is polled, all of it by one task.
+pub(crate) struct Link {
+    connection: Connection,
+    send: h2::SendStream<Outgoing>,
+    receive: Receive,
+    decoder: Decoder,
+}
+
+/// The HTTP/2 connection: one per link.
+pub(super) enum Connection {
+    Server(Box<h2::server::Connection<Io, Outgoing>>),
+    Client(Box<h2::client::Connection<Io, Outgoing>>),
+}
+
+enum Receive {
+    /// The response's headers are not here yet.
+    Headers(h2::client::ResponseFuture),
+    Messages(h2::RecvStream),
+}
+
+/// What came by a link.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// The response's headers: the other side took the link.
+    Established {
+        /// It speaks version 1.
+        version1: bool,
+    },
+    Message(StreamMsg),
+}
+
+/// How a link was lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// The other side ended the stream in good order.
+    Closed,
+    /// It ended or refused it with a status.
+    Status {
+        /// gRPC's number.
+        code: u16,
+        /// For logs only.
+        message: String,
+        /// How long it asks us to stay away.
+        pushback: Option<Duration>,
+    },
+    /// It sent what isn't a message.
+    Malformed(Malformed),
+    /// The connection broke; the reason is for logs.
+    Broken(String),
+}
+
+impl Link {
+    pub(super) fn of_server(
+        connection: Box<h2::server::Connection<Io, Outgoing>>,
+        send: h2::SendStream<Outgoing>,
+        body: h2::RecvStream,
+        message_bytes_max: usize,
+    ) -> Link {
+        Link {
+            connection: Connection::Server(connection),
+            send,
+            receive: Receive::Messages(body),
+            decoder: Decoder::new(message_bytes_max),
+        }
+    }
+
+    pub(super) fn of_client(
+        connection: Box<h2::client::Connection<Io, Outgoing>>,
+        send: h2::SendStream<Outgoing>,
+        response: h2::client::ResponseFuture,
+        message_bytes_max: usize,
+    ) -> Link {
+        Link {
+            connection: Connection::Client(connection),
+            send,
+            receive: Receive::Headers(response),
+            decoder: Decoder::new(message_bytes_max),
+        }
+    }
+
+    /// Bounds what a base peer may have under way: the base dialect has no windows of its own.
+    pub(crate) fn narrow_to_base(&mut self) {
+        // A connection that refuses is about to end, and says so when it is polled.
+        let _ = match &mut self.connection {
+            Connection::Server(connection) => {
+                connection.set_target_window_size(BASE_WINDOW_BYTES);
+                connection.set_initial_window_size(BASE_WINDOW_BYTES)
+            }
+            Connection::Client(connection) => {
+                connection.set_target_window_size(BASE_WINDOW_BYTES);
+                connection.set_initial_window_size(BASE_WINDOW_BYTES)
+            }
+        };
+    }
+
+    /// HTTP/2's own pings, where the link is judged by them. Once.
+    pub(crate) fn take_ping_pong(&mut self) -> Option<h2::PingPong> {
+        match &mut self.connection {
+            Connection::Server(connection) => connection.ping_pong(),
+            Connection::Client(connection) => connection.ping_pong(),
+        }
+    }
+
+    /// Moves bytes between the socket and HTTP/2. Ready when the connection is over. Polled before and after the other polls.
+    pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Loss> {
+        self.connection.poll(cx)
+    }
+
+    /// The next of what came.
+    pub(crate) fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Loss>> {
+        let body = match &mut self.receive {
+            Receive::Messages(body) => body,
+            Receive::Headers(response) => {
+                let response = match ready!(Pin::new(response).poll(cx)) {
+                    Ok(response) => response,
+                    Err(error) => return Poll::Ready(Err(broken(&error))),
+                };
+                if let Some(loss) = request::refusal(&response) {
+                    return Poll::Ready(Err(loss));
+                }
+                let (head, body) = response.into_parts();
+                self.receive = Receive::Messages(body);
+                return Poll::Ready(Ok(Received::Established {
+                    version1: request::is_version1(&head.headers),
+                }));
+            }
+        };
+        loop {
+            match self.decoder.next() {
+                Ok(Some(message)) => return Poll::Ready(Ok(Received::Message(message))),
+                Ok(None) => {}
+                Err(malformed) => return Poll::Ready(Err(Loss::Malformed(malformed))),
+            }
+            match ready!(body.poll_data(cx)) {
+                Some(Ok(frame)) => {
+                    let _ = body.flow_control().release_capacity(frame.len());
+                    self.decoder.push(frame);
+                }
+                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                None => {
+                    let trailers = ready!(body.poll_trailers(cx));
+                    return Poll::Ready(Err(match trailers {
+                        Ok(trailers) => trailers
+                            .as_ref()
+                            .and_then(request::status)
+                            .unwrap_or(Loss::Closed),
+                        Err(error) => broken(&error),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Ready when there is room for a message. That the link is over is heard from the other polls.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.reserve_capacity(1);
+        while self.send.capacity() == 0 {
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends a message, for which there is room.
+    pub(crate) fn send(&mut self, message: StreamMsg) {
+        // An error here is the stream's end, which `poll_received` tells.
+        let _ = self.send.send_data(Outgoing::new(message), false);
+    }
+
+    /// Ends the stream with a status (or, at the client, by closing its half), lets that leave, and drops the connection.
+    pub(crate) async fn end(mut self, code: u16, text: &'static str) {
+        match &mut self.connection {
+            Connection::Server(connection) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert(request::STATUS, HeaderValue::from(code));
+                trailers.insert(request::MESSAGE, HeaderValue::from_static(text));
+                if self.send.send_trailers(trailers).is_err() {
+                    self.send.send_reset(h2::Reason::CANCEL);
+                }
+                connection.graceful_shutdown();
+            }
+            Connection::Client(_) => {
+                let _ = self.send.send_data(Outgoing::default(), true);
+            }
+        }
+        // What still comes is read and dropped: unread bytes would turn our last words into a reset.
+        let over = std::future::poll_fn(|cx| {
+            loop {
+                if self.poll_connection(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                match self.poll_received(cx) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => {
+                        if matches!(self.connection, Connection::Client(_)) {
+                            return Poll::Ready(());
+                        }
+                        return self.poll_connection(cx).map(drop);
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let _ = tokio::time::timeout(LINGER, over).await;
+    }
+}
+
+impl Connection {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Loss> {
+        match self {
+            Connection::Server(connection) => loop {
+                match ready!(connection.poll_accept(cx)) {
+                    // One connection, one link.
+                    Some(Ok((_, mut respond))) => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                    Some(Err(error)) => return Poll::Ready(broken(&error)),
+                    None => return Poll::Ready(Loss::Closed),
+                }
+            },
+            Connection::Client(connection) => match ready!(Pin::new(connection).poll(cx)) {
+                Ok(()) => Poll::Ready(Loss::Closed),
+                Err(error) => Poll::Ready(broken(&error)),
+            },
+        }
+    }
+}
+
+fn broken(error: &h2::Error) -> Loss {
+    Loss::Broken(error.to_string())
+}

@@ -1,0 +1,108 @@
+//! The cloud's side of a link's beginning: TLS, HTTP/2, and the request.
+use std::io;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::link::{Io, Link};
+use super::message::Outgoing;
+use super::request::{self, LinkRequest};
+use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
+
+/// A request to open a link, to be accepted or refused.
+pub(crate) struct Incoming {
+    request: LinkRequest,
+    /// The client's certificate, already verified.
+    certificate: Option<CertificateDer<'static>>,
+    connection: Box<h2::server::Connection<Io, Outgoing>>,
+    respond: h2::server::SendResponse<Outgoing>,
+    body: h2::RecvStream,
+}
+
+/// Reads a connection up to the first request for a link. The caller bounds the time.
+pub(crate) async fn handshake(tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Incoming> {
+    let io = tls.accept(tcp).await?;
+    let certificate = io
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first().cloned())
+        .map(CertificateDer::into_owned);
+    let mut connection = Box::new(
+        h2::server::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .max_header_list_size(HEADERS_BYTES_MAX)
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+            .max_concurrent_streams(1)
+            .handshake::<_, Outgoing>(Io::from(io))
+            .await
+            .map_err(io::Error::other)?,
+    );
+    loop {
+        let (http, mut respond) = match connection.accept().await {
+            Some(Ok(request)) => request,
+            Some(Err(error)) => return Err(io::Error::other(error)),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        let (head, body) = http.into_parts();
+        match LinkRequest::parse(head) {
+            Ok(request) => {
+                return Ok(Incoming {
+                    request,
+                    certificate,
+                    connection,
+                    respond,
+                    body,
+                });
+            }
+            Err(response) => {
+                let _ = respond.send_response(response, true);
+            }
+        }
+    }
+}
+
+impl Incoming {
+    pub(crate) fn request(&self) -> &LinkRequest {
+        &self.request
+    }
+
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
+    }
+
+    /// Takes the link: the headers leave at once.
+    pub(crate) fn accept(mut self, version1: bool, message_bytes_max: usize) -> io::Result<Link> {
+        let send = self
+            .respond
+            .send_response(request::accept(version1), false)
+            .map_err(io::Error::other)?;
+        let mut link = Link::of_server(self.connection, send, self.body, message_bytes_max);
+        if !version1 {
+            link.narrow_to_base();
+        }
+        Ok(link)
+    }
+
+    /// Refuses it with a status, and waits a moment for that to leave.
+    pub(crate) async fn refuse(
+        mut self,
+        code: u16,
+        text: &'static str,
+        pushback: Option<Duration>,
+    ) {
+        if self
+            .respond
+            .send_response(request::refuse(code, text, pushback), true)
+            .is_ok()
+        {
+            self.connection.graceful_shutdown();
+            let closed = std::future::poll_fn(|cx| self.connection.poll_closed(cx));
+            let _ = tokio::time::timeout(LINGER, closed).await;
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Sockets: options, accepting, and one type for those of CONNECT clients and of dialed targets.
+
+pub mod accept;
+pub(crate) mod closing;
+pub mod options;
+pub mod socket;
