@@ -1,1 +1,4 @@
-//! What the binaries share.
+//! What the tunnel's binaries share: configuration, secrets, TLS files, logging, exit codes. No runtime is in it.
+
+pub mod args;
+pub mod config;
