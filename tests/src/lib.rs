@@ -1,1 +1,27 @@
-//! The harness of the real tests.
+//! The harness of the real tests: a temporary world with its own certificates, tokens and SSH keys, the built
+//! binaries in it, and the peers, targets and clients that they are tested against. Everything listens on loopback.
+//!
+//! Tests are plain threads and blocking sockets; only the gRPC peers have a runtime of their own.
+#![allow(clippy::unwrap_used)] // a harness stops at what it didn't expect
+
+pub mod base_peers;
+pub mod binaries;
+pub mod connect;
+pub mod expect;
+pub mod fake_cloud;
+pub mod fake_edge;
+pub mod http;
+pub mod metrics;
+pub mod openssh;
+pub mod pki;
+pub mod process;
+pub mod targets;
+pub mod usage;
+pub mod wait;
+pub mod wire;
+pub mod world;
+
+pub use connect::{Connect, Reply};
+pub use process::Process;
+pub use wait::wait_until;
+pub use world::{Cloud, Edge, World};

@@ -1,0 +1,170 @@
+//! OpenSSH on both ends: `sshd -i` behind a listener of the harness, and a client configuration with an alias for
+//! each ProxyCommand.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::binaries::{binary, program};
+use crate::targets::Target;
+use crate::world::{Cloud, World};
+
+/// The ProxyCommands, each an alias in the client's configuration.
+pub const PROXIES: [&str; 5] = ["nc", "corkscrew", "ncat", "connect-proxy", "tunnel"];
+
+/// A node's SSH server. Each connection has an sshd of its own, so there is no port to race for.
+#[derive(Debug)]
+pub struct Sshd {
+    target: Target,
+}
+
+/// A client's keys and configuration.
+#[derive(Debug)]
+pub struct Ssh {
+    config: PathBuf,
+    shell: String,
+}
+
+impl Sshd {
+    /// Makes keys in the world's `ssh` folder and listens.
+    pub fn start(world: &World) -> Self {
+        let dir = world.path("ssh");
+        fs::create_dir_all(&dir).unwrap();
+        keygen(&dir.join("host_key"));
+        keygen(&dir.join("id"));
+        fs::copy(dir.join("id.pub"), dir.join("authorized_keys")).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            fs::create_dir_all("/run/sshd").expect("sshd's privilege separation directory");
+        }
+        let config = dir.join("sshd_config");
+        let text = format!(
+            "HostKey {0}/host_key\nAuthorizedKeysFile {0}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n\
+             UseDNS no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitUserRC no\n\
+             PrintMotd no\nPrintLastLog no\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n",
+            dir.display()
+        );
+        fs::write(&config, text).unwrap();
+        let sshd = program("sshd", "openssh-server");
+        let log = world.path("log");
+        fs::create_dir_all(&log).unwrap();
+        let target = Target::serve(move |socket| {
+            let log = File::options()
+                .create(true)
+                .append(true)
+                .open(log.join("sshd.log"))
+                .unwrap();
+            let child = Command::new(&sshd)
+                .arg("-i")
+                .arg("-e")
+                .arg("-f")
+                .arg(&config)
+                .stdin(OwnedFd::from(socket.try_clone().unwrap()))
+                .stdout(OwnedFd::from(socket))
+                .stderr(log)
+                .spawn();
+            if let Ok(mut child) = child {
+                let _ = child.wait();
+            }
+        });
+        Self { target }
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> String {
+        self.target.address()
+    }
+
+    /// Sessions being served.
+    pub fn open(&self) -> usize {
+        self.target.open()
+    }
+}
+
+impl Ssh {
+    /// Writes the client's configuration for a cloud. Its aliases are [`PROXIES`]; each leads to node-A.
+    pub fn new(world: &World, cloud: &Cloud) -> Self {
+        let dir = world.path("ssh");
+        let host_key = fs::read_to_string(dir.join("host_key.pub")).unwrap();
+        fs::write(dir.join("known_hosts"), format!("node-A {host_key}")).unwrap();
+        let (host, port) = cloud.connect.rsplit_once(':').unwrap();
+        let commands = [
+            format!("{} -X connect -x {host}:{port} %h %p", nc().display()),
+            format!("corkscrew {host} {port} %h %p"),
+            format!("ncat --proxy {host}:{port} --proxy-type http %h %p"),
+            format!("connect-proxy -H {host}:{port} %h %p"),
+            format!(
+                "{} --server http://{host}:{port} connect %h %p",
+                binary("tunnel").display()
+            ),
+        ];
+        let mut text = String::new();
+        for (alias, command) in PROXIES.iter().zip(commands) {
+            text.push_str(&format!("Host {alias}\n  ProxyCommand {command}\n"));
+        }
+        text.push_str(&format!(
+            "Host *\n  HostName node-A\n  HostKeyAlias node-A\n  User {}\n  IdentityFile {1}/id\n  IdentitiesOnly yes\n  \
+             UserKnownHostsFile {1}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  \
+             BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 20\n",
+            user(),
+            dir.display(),
+        ));
+        let config = dir.join("config");
+        fs::write(&config, text).unwrap();
+        let shell = format!("ssh -F {}", config.display());
+        Self { config, shell }
+    }
+
+    /// `ssh`, `scp` or `sftp` with this configuration.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(program(name, "openssh-client"));
+        command.arg("-F").arg(&self.config).stdin(Stdio::null());
+        command
+    }
+
+    /// `ssh -F config`, for a shell.
+    pub fn shell(&self) -> &str {
+        &self.shell
+    }
+
+    /// Runs a command on node-A.
+    pub fn run(&self, alias: &str, line: &str) -> Output {
+        self.command("ssh").args([alias, line]).output().unwrap()
+    }
+}
+
+/// OpenBSD's nc, whatever `nc` itself means on this machine.
+pub fn nc() -> PathBuf {
+    program("nc.openbsd", "netcat-openbsd")
+}
+
+/// Fails with a program's output unless it ended with 0.
+#[track_caller]
+pub fn success(what: &str, output: &Output) {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{out}\n{err}",
+        output.status
+    );
+}
+
+fn keygen(path: &std::path::Path) {
+    if path.exists() {
+        return;
+    }
+    let output = Command::new(program("ssh-keygen", "openssh-client"))
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(path)
+        .output()
+        .unwrap();
+    success("ssh-keygen", &output);
+}
+
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

@@ -1,0 +1,119 @@
+//! A certificate authority for one test.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+
+/// A CA with its files in a directory.
+#[derive(Debug)]
+pub struct Pki {
+    dir: PathBuf,
+    certificate: Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// `tls.crt` and `tls.key` of one party.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate's file.
+    pub cert: PathBuf,
+    /// The key's file.
+    pub key: PathBuf,
+}
+
+impl Pki {
+    /// A new CA whose `ca.crt` is in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test CA");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(dir.join("ca.crt"), certificate.pem()).unwrap();
+        Self {
+            dir: dir.to_owned(),
+            certificate,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// The CA's certificate file.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join("ca.crt")
+    }
+
+    /// The CA's certificate.
+    pub fn ca_pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// A replica's identity: the name edges expect, and the loopback address.
+    pub fn cloud(&self, folder: &str) -> Identity {
+        self.issue(
+            folder,
+            &[dns("tunnel.cloud.io"), dns("localhost"), loopback()],
+        )
+    }
+
+    /// A node's identity.
+    pub fn node(&self, folder: &str, node: &str) -> Identity {
+        self.issue(folder, &[uri(&format!("spiffe://tunnel/node/{node}"))])
+    }
+
+    /// A user's identity.
+    pub fn user(&self, folder: &str, user: &str) -> Identity {
+        self.issue(folder, &[uri(&format!("spiffe://tunnel/user/{user}"))])
+    }
+
+    fn issue(&self, folder: &str, names: &[SanType]) -> Identity {
+        let dir = self.dir.join(folder);
+        fs::create_dir_all(&dir).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names.to_vec();
+        params.distinguished_name.push(DnType::CommonName, folder);
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let identity = Identity {
+            cert: dir.join("tls.crt"),
+            key: dir.join("tls.key"),
+        };
+        // By rename, key first, as a reader must never see half a file.
+        replace(&identity.key, &key.serialize_pem());
+        replace(&identity.cert, &certificate.pem());
+        fs::write(dir.join("ca.crt"), self.certificate.pem()).unwrap();
+        identity
+    }
+}
+
+/// Puts `text` into `path` in one step.
+pub fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(&new, path).unwrap();
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().unwrap())
+}
+
+fn loopback() -> SanType {
+    SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))
+}
