@@ -71,7 +71,13 @@ impl WallTime {
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let second = self.0 % SECONDS_PER_DAY;
-        write!(f, "{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+        write!(
+            f,
+            "{:02}:{:02}:{:02}Z",
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
     }
 }
 
@@ -95,12 +101,21 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     let (cycle, day_of_cycle) = (day / DAYS_PER_CYCLE, day % DAYS_PER_CYCLE);
     let leap_days = day_of_cycle / 1_460 - day_of_cycle / 36_524 + day_of_cycle / 146_096;
     let year_of_cycle = (day_of_cycle - leap_days) / 365;
-    let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let day_of_year =
+        day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     // Months from March have 31, 30, 31, 30, 31 days, again and again: 153 in five of them.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (400 * cycle + year_of_cycle + u64::from(month <= 2), month, day_of_month)
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (
+        400 * cycle + year_of_cycle + u64::from(month <= 2),
+        month,
+        day_of_month,
+    )
 }
 
 #[cfg(test)]
@@ -121,7 +136,10 @@ mod tests {
     #[test]
     fn durations_never_go_below_zero() {
         let (early, late) = (Instant::from_nanos(5), Instant::from_nanos(7));
-        assert_eq!(late.saturating_duration_since(early), Duration::from_nanos(2));
+        assert_eq!(
+            late.saturating_duration_since(early),
+            Duration::from_nanos(2)
+        );
         assert_eq!(early.saturating_duration_since(late), Duration::ZERO);
     }
 
