@@ -1,0 +1,30 @@
+//! `tunnel connect HOST PORT`: stdin and stdout to a port of a node. Made to be ssh's ProxyCommand.
+
+mod handshake;
+mod line;
+mod relay;
+
+pub(crate) use handshake::printable;
+pub(crate) use line::Line;
+
+use crate::settings::{Server, Settings};
+use relay::Broken;
+
+/// Connects; the error is the line to show, empty if there is nobody to read it.
+pub(crate) fn run(settings: &Settings, host: &str, port: u16) -> Result<(), String> {
+    let server = settings.server()?;
+    let authorization = settings.authorization();
+    let request = handshake::request(host, port, authorization.as_deref())?;
+    let line =
+        Line::open(&server).map_err(|error| format!("cannot connect to {server}: {error}"))?;
+    relay::run(line, request).map_err(|broken| explain(&server, host, broken))
+}
+
+fn explain(server: &Server, host: &str, broken: Broken) -> String {
+    match broken {
+        Broken::Refused(refusal) => format!("{host}: {refusal}"),
+        Broken::NoReply(what) => format!("{server} {what}"),
+        Broken::Lost(error) => format!("the connection to {server} broke: {error}"),
+        Broken::Abandoned => String::new(),
+    }
+}

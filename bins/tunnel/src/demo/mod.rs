@@ -1,0 +1,336 @@
+//! `tunnel demo`: the product on one machine, in one folder that goes when it ends.
+
+mod child;
+mod folder;
+mod pki;
+mod programs;
+mod sshd;
+mod words;
+
+pub(crate) use child::exec_child;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use child::{Service, command, status_of};
+use folder::{CloudAddresses, Folder, Login, NODES};
+use programs::Programs;
+use sshd::Sshd;
+
+/// The hidden command that a child is started by.
+pub(crate) const CHILD_COMMAND: &str = "run-as-child";
+
+/// For everything to be up. It takes well under a second; a machine may be busy.
+const UP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What happens while the demo runs.
+pub(super) enum Event {
+    /// A service's word to its NOTIFY_SOCKET.
+    Notified(usize, String),
+    /// A signal that asks us to end.
+    Signal(Signal),
+    /// Some child has ended.
+    ChildEnded,
+}
+
+/// Why the demo ends before the shell does.
+enum Stop {
+    Failed(String),
+    Signal(Signal),
+}
+
+impl From<String> for Stop {
+    fn from(line: String) -> Self {
+        Self::Failed(line)
+    }
+}
+
+/// Runs the demo; the status is that of `cmd` or the shell.
+pub(crate) fn run(replicas: u32, cmd: &[String]) -> ExitCode {
+    if replicas != 1 {
+        eprintln!("tunnel: demo: more than one replica is not there yet; leave --replicas out");
+        return ExitCode::from(2);
+    }
+    match prepare().and_then(|mut demo| demo.play(cmd)) {
+        Ok(status) => ExitCode::from(status_code(status)),
+        Err(Stop::Failed(line)) => {
+            eprintln!("tunnel: demo: {line}");
+            ExitCode::FAILURE
+        }
+        Err(Stop::Signal(signal)) => {
+            ExitCode::from(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)))
+        }
+    }
+}
+
+fn prepare() -> Result<Demo, Stop> {
+    let programs = Programs::find()?;
+    let login = Login::current()?;
+    let (sender, events) = channel();
+    let signals = block_signals()?;
+    let folder = Folder::make(&programs, &login)?;
+    watch_signals(signals, sender.clone(), folder.path().to_owned())?;
+    let made_privsep = login.root && sshd::make_privsep().map_err(|error| error.to_string())?;
+    Ok(Demo {
+        programs,
+        login,
+        sender,
+        events,
+        services: Vec::new(),
+        statuses: Vec::new(),
+        sshds: Vec::new(),
+        shell: None,
+        made_privsep,
+        folder,
+    })
+}
+
+/// A running demo. Dropped, it ends its children and takes the folder away.
+struct Demo {
+    programs: Programs,
+    login: Login,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    services: Vec<Service>,
+    /// What each service said last.
+    statuses: Vec<Option<BTreeMap<String, String>>>,
+    sshds: Vec<Sshd>,
+    shell: Option<Child>,
+    made_privsep: bool,
+    folder: Folder,
+}
+
+impl Demo {
+    fn play(&mut self, cmd: &[String]) -> Result<ExitStatus, Stop> {
+        let begun = Instant::now();
+        let deadline = begun + UP_TIMEOUT;
+        words::folder(self.folder.path());
+        let cloud = self.start_cloud(deadline)?;
+        words::cloud_up(&cloud, begun);
+        self.start_nodes(&cloud, deadline, begun)?;
+        self.folder
+            .write_user_files(&self.programs, &self.login, &cloud)
+            .map_err(|error| format!("{}: {error}", self.folder.path().display()))?;
+        words::second_terminal(&self.folder, &self.programs, &cloud);
+        words::shell(cmd);
+        self.run_shell(cmd)
+    }
+
+    fn start_cloud(&mut self, deadline: Instant) -> Result<CloudAddresses, Stop> {
+        let config = self.folder.join("cloud-1/cloud.toml");
+        let who = self.start("tunnel-cloud", self.programs.cloud.clone(), config)?;
+        self.wait_until(who, deadline, "listens", |status| {
+            status.contains_key("connect")
+        })?;
+        let status = self.statuses[who].clone().unwrap_or_default();
+        let address = |name: &str, index: usize| -> Result<SocketAddr, String> {
+            let of = status.get(name).and_then(|all| all.split(',').nth(index));
+            of.and_then(|text| text.parse().ok()).ok_or_else(|| {
+                self.services[who].obituary(&format!("did not say where its {name} port is"))
+            })
+        };
+        Ok(CloudAddresses {
+            grpc: address("grpc", 0)?,
+            plain: address("connect", 0)?,
+            tls: address("connect", 1)?,
+            admin: address("admin", 0)?,
+        })
+    }
+
+    fn start_nodes(
+        &mut self,
+        cloud: &CloudAddresses,
+        deadline: Instant,
+        begun: Instant,
+    ) -> Result<(), Stop> {
+        let mut started = Vec::new();
+        for node in NODES {
+            let failed = |error| format!("{node}: {error}");
+            let sshd = Sshd::start(&self.programs, self.folder.path(), node, self.login.root)
+                .map_err(failed)?;
+            let config = self
+                .folder
+                .write_edge_toml(node, cloud.grpc, sshd.address())
+                .map_err(failed)?;
+            self.sshds.push(sshd);
+            started.push(self.start(node, self.programs.edge.clone(), config)?);
+        }
+        for (index, who) in started.into_iter().enumerate() {
+            self.wait_until(who, deadline, "has its link up", |status| {
+                status.get("link").is_some_and(|link| link == "up")
+            })?;
+            words::node_up(NODES[index], self.sshds[index].address(), begun);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, name: &str, program: PathBuf, config: PathBuf) -> Result<usize, Stop> {
+        let who = self.services.len();
+        let mut command = command(&self.programs.own, &program);
+        command
+            .arg("--config")
+            .arg(config)
+            .env_remove("TUNNEL_CONFIG");
+        let service = Service::start(name, command, self.folder.path(), who, self.sender.clone())
+            .map_err(|error| format!("{name}: {error}"))?;
+        self.services.push(service);
+        self.statuses.push(None);
+        Ok(who)
+    }
+
+    fn wait_until(
+        &mut self,
+        who: usize,
+        deadline: Instant,
+        what: &str,
+        met: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<(), Stop> {
+        while !self.statuses[who].as_ref().is_some_and(&met) {
+            self.next_event(Some(deadline)).map_err(|stop| match stop {
+                Some(stop) => stop,
+                None => self.services[who]
+                    .obituary(&format!(
+                        "is not up: nothing says that it {what} after {} s",
+                        UP_TIMEOUT.as_secs()
+                    ))
+                    .into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes in one event; `None`: the deadline came first.
+    fn next_event(&mut self, deadline: Option<Instant>) -> Result<(), Option<Stop>> {
+        let event = match deadline {
+            None => self
+                .events
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        };
+        match event {
+            Ok(Event::Notified(who, text)) => {
+                if let Some(status) = status_of(&text) {
+                    self.statuses[who] = Some(status);
+                }
+                Ok(())
+            }
+            Ok(Event::Signal(signal)) => Err(Some(Stop::Signal(signal))),
+            Ok(Event::ChildEnded) => {
+                self.sshds.iter().for_each(Sshd::reap);
+                for service in &mut self.services {
+                    if let Some(status) = service.ended() {
+                        return Err(Some(
+                            service.obituary(&format!("has ended ({status})")).into(),
+                        ));
+                    }
+                }
+                Ok(())
+            }
+            Err(_) => Err(None),
+        }
+    }
+
+    fn run_shell(&mut self, cmd: &[String]) -> Result<ExitStatus, Stop> {
+        let mut ssh = command(&self.programs.own, &self.programs.ssh);
+        ssh.arg("-F")
+            .arg(self.folder.join("ssh/config"))
+            .arg(NODES[0])
+            .args(cmd);
+        let child = ssh
+            .spawn()
+            .map_err(|error| format!("cannot run ssh: {error}"))?;
+        let shell = self.shell.insert(child);
+        loop {
+            if let Some(status) = shell.try_wait().map_err(|error| format!("ssh: {error}"))? {
+                self.shell = None;
+                return Ok(status);
+            }
+            // Not through next_event: a service that dies under the shell is told by the shell.
+            match self.events.recv() {
+                Ok(Event::Signal(signal)) => return Err(Stop::Signal(signal)),
+                Ok(Event::ChildEnded) => self.sshds.iter().for_each(Sshd::reap),
+                Ok(Event::Notified(..)) => {}
+                Err(_) => return Err("its signals went away".to_owned().into()),
+            }
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if let Some(mut shell) = self.shell.take() {
+            child::end(&mut shell);
+        }
+        for service in &mut self.services {
+            service.ask_to_end();
+        }
+        for service in &mut self.services {
+            service.end();
+        }
+        self.sshds.iter().for_each(Sshd::end);
+        if self.made_privsep {
+            sshd::remove_privsep();
+        }
+    }
+}
+
+/// Keeps signals for [`watch_signals`], before there is anything to clean up. Threads started from here on inherit it;
+/// programs start with a clean mask.
+fn block_signals() -> Result<SigSet, String> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()
+        .map_err(|error| format!("signals: {error}"))?;
+    Ok(set)
+}
+
+/// Turns signals into events. A second one that asks us to end is obeyed at once.
+fn watch_signals(set: SigSet, events: Sender<Event>, folder: PathBuf) -> Result<(), String> {
+    let watch = move || {
+        let mut asked = false;
+        while let Ok(signal) = set.wait() {
+            if signal == Signal::SIGCHLD {
+                let _ = events.send(Event::ChildEnded);
+                continue;
+            }
+            if std::mem::replace(&mut asked, true) {
+                // Children end with us, by the kernel.
+                let _ = std::fs::remove_dir_all(&folder);
+                std::process::exit(128 + signal as i32);
+            }
+            let _ = events.send(Event::Signal(signal));
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map_err(|error| format!("signals: {error}"))?;
+    Ok(())
+}
+
+/// As a shell has it: the status, or 128 and the signal.
+fn status_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}

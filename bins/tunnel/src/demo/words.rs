@@ -1,0 +1,75 @@
+//! The demo's own words. They go to stderr: stdout is the command's.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Instant;
+
+use super::folder::{CloudAddresses, Folder, NODES};
+use super::programs::{Programs, on_path};
+use crate::ssh::quoted;
+
+pub(super) fn folder(path: &Path) {
+    eprintln!(
+        "Certificates, tokens, SSH keys and logs are in {}",
+        path.display()
+    );
+}
+
+pub(super) fn cloud_up(cloud: &CloudAddresses, begun: Instant) {
+    eprintln!(
+        "tunnel-cloud  up after {:>3} ms   edges {}  CONNECT {} (plain), {} (TLS)",
+        begun.elapsed().as_millis(),
+        cloud.grpc,
+        cloud.plain,
+        cloud.tls
+    );
+}
+
+pub(super) fn node_up(node: &str, sshd: SocketAddr, begun: Instant) {
+    eprintln!(
+        "{node:<12}  up after {:>3} ms   sshd {sshd}",
+        begun.elapsed().as_millis()
+    );
+}
+
+/// Lines to paste into a second terminal.
+pub(super) fn second_terminal(folder: &Folder, programs: &Programs, cloud: &CloudAddresses) {
+    let config = quoted(&folder.join("ssh/config").to_string_lossy()).replace("%%", "%");
+    let own = quoted(&programs.own.to_string_lossy()).replace("%%", "%");
+    let (a, b) = (NODES[0], NODES[1]);
+    let missing = |name: &str| {
+        if on_path(name) {
+            ""
+        } else {
+            "   # not installed here"
+        }
+    };
+    eprintln!();
+    eprintln!("From a second terminal, while this one is open:");
+    eprintln!("  by tunnel connect (in TLS, with a token):");
+    eprintln!("    ssh -F {config} {b}");
+    eprintln!("  by nc:");
+    eprintln!(
+        "    ssh -F {config} -o ProxyCommand='nc -X connect -x {} %h %p' {a}{}",
+        cloud.plain,
+        missing("nc")
+    );
+    eprintln!("  by corkscrew:");
+    let (ip, port) = (cloud.plain.ip(), cloud.plain.port());
+    eprintln!(
+        "    ssh -F {config} -o ProxyCommand='corkscrew {ip} {port} %h %p' {a}{}",
+        missing("corkscrew")
+    );
+    eprintln!("  what the cloud knows:");
+    eprintln!("    {own} nodes --admin http://{}", cloud.admin);
+    eprintln!();
+}
+
+pub(super) fn shell(cmd: &[String]) {
+    if cmd.is_empty() {
+        eprintln!(
+            "A shell on {}, by ssh through the tunnel; leave it to end the demo:",
+            NODES[0]
+        );
+    }
+}

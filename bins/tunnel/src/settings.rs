@@ -1,0 +1,321 @@
+//! Where the server is and who asks: flags over the environment over the file.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tunnel_common::config::{ClientConfig, Overrides, Scheme};
+
+use crate::args::ServerArgs;
+
+/// The operator's settings.
+pub(crate) struct Settings {
+    config: ClientConfig,
+    /// What speaks for the user, by precedence.
+    credential: Credential,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Credential {
+    None,
+    Token(String),
+    Password { user: String, password: String },
+}
+
+/// The server, ready to be connected to.
+pub(crate) struct Server {
+    /// Its name or address.
+    pub(crate) host: String,
+    /// Its port.
+    pub(crate) port: u16,
+    /// The name in its certificate.
+    pub(crate) name: String,
+    /// `None`: plaintext.
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    url: String,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl Settings {
+    /// Reads the file and the environment, and puts the flags over them.
+    pub(crate) fn load(args: &ServerArgs) -> Result<Self, String> {
+        Self::load_from(args, &|name| std::env::var(name).ok())
+    }
+
+    fn load_from(args: &ServerArgs, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mut flags = Overrides::default();
+        let mut set = |key: &str, value: Option<String>, flag: &str| {
+            if let Some(value) = value {
+                flags.set(key, value, flag);
+            }
+        };
+        let text = |path: &Option<std::path::PathBuf>| {
+            path.as_ref().map(|p| p.to_string_lossy().into_owned())
+        };
+        set("server", args.server.clone(), "--server");
+        set("ca", text(&args.ca), "--ca");
+        set("user", args.user.clone(), "--user");
+        set(
+            "password_file",
+            text(&args.password_file),
+            "--password-file",
+        );
+        set("token_file", text(&args.token_file), "--token-file");
+        let config = ClientConfig::load(args.config.as_deref(), &flags, env)
+            .map_err(|error| error.to_string())?;
+        let credential = credential(args, &config, env)?;
+        Ok(Self { config, credential })
+    }
+
+    /// The server that CONNECT is sent to.
+    pub(crate) fn server(&self) -> Result<Server, String> {
+        let Some(server) = &self.config.server else {
+            return Err("no server is set: use --server, TUNNEL_SERVER or server in ~/.config/tunnel/config.toml \
+                        (https://cloud.example.com:2222, say)"
+                .to_owned());
+        };
+        let tls = match server.scheme {
+            Scheme::Grpcs => {
+                return Err(format!(
+                    "{server}: grpcs:// is not there yet; use the cloud's CONNECT port, https://{}:2222 (say)",
+                    server.address.host
+                ));
+            }
+            Scheme::Https => Some(self.tls()?),
+            Scheme::Http => None,
+        };
+        let host = server.address.host.clone();
+        let name = match self.config.server_name.as_str() {
+            "" => host.clone(),
+            name => name.to_owned(),
+        };
+        Ok(Server {
+            name,
+            host,
+            port: server.address.port,
+            tls,
+            url: server.to_string(),
+        })
+    }
+
+    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = &self.config.ca;
+        let certs =
+            CertificateDer::pem_file_iter(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        for cert in certs.map_err(|error| format!("ca {}: {error}", ca.display()))? {
+            roots
+                .add(cert)
+                .map_err(|error| format!("ca {}: {error}", ca.display()))?;
+        }
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+
+    /// The value of `Proxy-Authorization` (or `Authorization`), a secret; `None` without credentials.
+    pub(crate) fn authorization(&self) -> Option<String> {
+        match &self.credential {
+            Credential::None => None,
+            Credential::Token(token) => Some(format!("Bearer {token}")),
+            Credential::Password { user, password } => Some(format!(
+                "Basic {}",
+                STANDARD.encode(format!("{user}:{password}"))
+            )),
+        }
+    }
+}
+
+/// A token by flag or environment, a password by flag, then what the file names, a token first.
+fn credential(
+    args: &ServerArgs,
+    config: &ClientConfig,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Credential, String> {
+    let token = |path: &Path| first_line(path, "token_file").map(Credential::Token);
+    let password = || {
+        let password = first_line(&config.password_file, "password_file")?;
+        Ok(Credential::Password {
+            user: config.user.clone(),
+            password,
+        })
+    };
+    if args.token_file.is_some() {
+        return token(&config.token_file);
+    }
+    if args.password_file.is_some() {
+        return password();
+    }
+    if let Some(token) = env("TUNNEL_TOKEN").filter(|token| !token.trim().is_empty()) {
+        return checked(token.trim().to_owned(), "TUNNEL_TOKEN").map(Credential::Token);
+    }
+    if !config.token_file.as_os_str().is_empty() {
+        return token(&config.token_file);
+    }
+    if !config.password_file.as_os_str().is_empty() {
+        return password();
+    }
+    Ok(Credential::None)
+}
+
+/// The first line of a file; the error says which file, never what is in it.
+fn first_line(path: &Path, key: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{key} {}: {error}", path.display()))?;
+    let line = text.lines().next().unwrap_or("").trim().to_owned();
+    if line.is_empty() {
+        return Err(format!("{key} {}: its first line is empty", path.display()));
+    }
+    checked(line, &format!("{key} {}", path.display()))
+}
+
+/// What goes into a header must not end it.
+fn checked(secret: String, from: &str) -> Result<String, String> {
+    if secret.chars().any(char::is_control) {
+        return Err(format!("{from} holds control characters"));
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("a folder"))
+        }
+
+        fn file(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        }
+    }
+
+    fn load(args: &ServerArgs, env: &[(&str, &str)]) -> Result<Settings, String> {
+        let env: Vec<(String, String)> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Settings::load_from(args, &move |name| {
+            env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone())
+        })
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_the_file() {
+        let folder = Folder::new();
+        let config = folder.file("config.toml", "server = \"http://file:1\"\n");
+        let mut args = ServerArgs {
+            config: Some(config),
+            ..ServerArgs::default()
+        };
+        let host = |args: &ServerArgs, env: &[(&str, &str)]| {
+            load(args, env)
+                .expect("loads")
+                .server()
+                .expect("a server")
+                .host
+        };
+        assert_eq!(host(&args, &[]), "file");
+        assert_eq!(host(&args, &[("TUNNEL_SERVER", "http://env:1")]), "env");
+        args.server = Some("http://flag:1".into());
+        assert_eq!(host(&args, &[("TUNNEL_SERVER", "http://env:1")]), "flag");
+    }
+
+    #[test]
+    fn credentials_come_from_files_and_the_environment() {
+        let folder = Folder::new();
+        let args = ServerArgs {
+            server: Some("http://cloud:1".into()),
+            user: Some("me".into()),
+            password_file: Some(folder.file("password", "open sesame\n")),
+            ..ServerArgs::default()
+        };
+        let value = |args: &ServerArgs, env: &[(&str, &str)]| {
+            load(args, env).expect("loads").authorization()
+        };
+        assert_eq!(
+            value(&args, &[]).as_deref(),
+            Some("Basic bWU6b3BlbiBzZXNhbWU=")
+        );
+        let args = ServerArgs {
+            server: Some("http://cloud:1".into()),
+            ..ServerArgs::default()
+        };
+        assert_eq!(value(&args, &[]), None);
+        assert_eq!(
+            value(&args, &[("TUNNEL_TOKEN", "t1")]).as_deref(),
+            Some("Bearer t1")
+        );
+        let file = folder.file("token", "t2\n");
+        let env = [("TUNNEL_TOKEN_FILE", file.to_str().expect("text"))];
+        assert_eq!(value(&args, &env).as_deref(), Some("Bearer t2"));
+        let args = ServerArgs {
+            token_file: Some(file),
+            ..args
+        };
+        assert_eq!(
+            value(&args, &[("TUNNEL_TOKEN", "t1")]).as_deref(),
+            Some("Bearer t2")
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_file_and_never_its_content() {
+        let folder = Folder::new();
+        let error = |args: ServerArgs| load(&args, &[]).err().expect("refused");
+        let missing = folder.0.path().join("missing");
+        let args = ServerArgs {
+            token_file: Some(missing),
+            ..ServerArgs::default()
+        };
+        assert!(error(args).contains("missing"));
+        let args = ServerArgs {
+            token_file: Some(folder.file("t", "se\x01cret\n")),
+            ..ServerArgs::default()
+        };
+        let line = error(args);
+        assert!(
+            line.contains("control characters") && !line.contains("cret\n"),
+            "{line}"
+        );
+        assert!(!line.contains("se\x01cret"), "{line}");
+    }
+
+    #[test]
+    fn grpcs_says_that_it_is_not_there_yet() {
+        let folder = Folder::new();
+        let args = ServerArgs {
+            server: Some("grpcs://cloud:9000".into()),
+            ca: Some(folder.file("ca.crt", "")),
+            ..ServerArgs::default()
+        };
+        let error = load(&args, &[])
+            .expect("loads")
+            .server()
+            .err()
+            .expect("refused");
+        assert!(
+            error.contains("not there yet") && error.contains("https://"),
+            "{error}"
+        );
+    }
+}
