@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::{CHILD_COMMAND, Event};
@@ -45,6 +45,10 @@ pub(crate) fn exec_child(program: &[OsString]) -> String {
     // It may have gone before we asked.
     if parent.to_str() != Some(nix::unistd::getppid().to_string().as_str()) {
         return String::new();
+    }
+    // Our parent keeps its signals for one thread; that is no concern of this program's.
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        return format!("cannot set a child's signals: {error}");
     }
     let error = Command::new(program).args(arguments).exec();
     format!("cannot run {}: {error}", Path::new(program).display())

@@ -284,8 +284,8 @@ impl Drop for Demo {
     }
 }
 
-/// Keeps signals for [`watch_signals`], before there is anything to clean up. Threads started from here on inherit it;
-/// programs start with a clean mask.
+/// Keeps signals for [`watch_signals`], before there is anything to clean up. Threads and programs started from here on
+/// inherit it; [`exec_child`] gives them up again.
 fn block_signals() -> Result<SigSet, String> {
     let mut set = SigSet::empty();
     for signal in [
