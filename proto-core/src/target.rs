@@ -49,10 +49,11 @@ impl Host {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
             return Some(Host::Ip(address.to_canonical()));
         }
-        if let Ok(address) = text.parse::<Ipv4Addr>() {
+        // The final dot goes first: with it, an address would pass for a name.
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(address) = name.parse::<Ipv4Addr>() {
             return Some(Host::Ip(address.into()));
         }
-        let name = text.strip_suffix('.').unwrap_or(text);
         let is_name = (1..=HOST_BYTES_MAX).contains(&name.len())
             && name.bytes().all(is_name_byte)
             && !name.starts_with(['.', '-'])
@@ -327,6 +328,7 @@ mod tests {
             ("[::1]:65535", "[::1]:65535"),
             ("[2001:DB8:0::1]:1", "[2001:db8::1]:1"),
             ("[::ffff:127.0.0.1]:22", "127.0.0.1:22"),
+            ("10.0.0.7.:22", "10.0.0.7:22"),
             ("LocalHost.:022", "localhost:22"),
             ("db_1.internal:5432", "db_1.internal:5432"),
         ] {
