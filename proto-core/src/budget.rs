@@ -1,0 +1,170 @@
+//! The process-wide budget for stream buffers (PROTOCOL.md, "Credit").
+//!
+//! What is promised counts as much as what is held. Each stream reserves its smallest windows when it is admitted;
+//! only growth draws on what is left, of which one node or user holds at most a quarter. Counters are atomics, so that
+//! hubs share a budget without a lock; between hubs a limit may be passed by what one read brings, never by more.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A pool of bytes: the process's, or one node's or user's part of it.
+#[derive(Debug)]
+struct Pool {
+    bytes_max: u64,
+    used: AtomicU64,
+}
+
+impl Pool {
+    fn new(bytes_max: u64) -> Arc<Pool> {
+        Arc::new(Pool {
+            bytes_max,
+            used: AtomicU64::new(0),
+        })
+    }
+
+    fn available(&self) -> u64 {
+        self.bytes_max
+            .saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+}
+
+/// The right to take bytes from the process's budget, and from the pools of those on whose behalf it is done.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Budget {
+    /// A process's whole budget.
+    pub fn new(bytes_max: u64) -> Budget {
+        Budget {
+            pools: alloc::vec![Pool::new(bytes_max)],
+        }
+    }
+
+    /// A part for one node or one user: it holds at most a quarter of the process's budget.
+    pub fn quarter(&self) -> Budget {
+        let bytes_max = self.pools.first().map_or(0, |pool| pool.bytes_max / 4);
+        let mut pools = self.pools.clone();
+        pools.push(Pool::new(bytes_max));
+        Budget { pools }
+    }
+
+    /// On behalf of both: a node and a user, each with a part of the same process's budget.
+    pub fn and(&self, other: &Budget) -> Budget {
+        let mut pools = self.pools.clone();
+        pools.extend(other.pools.iter().skip(1).cloned());
+        Budget { pools }
+    }
+
+    /// Whether nothing is taken on behalf of the newest party.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.pools
+            .last()
+            .is_none_or(|pool| pool.used.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Bytes that may still be taken.
+    pub fn available(&self) -> u64 {
+        self.pools
+            .iter()
+            .map(|pool| pool.available())
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// Bytes taken from the process's budget.
+    pub fn used(&self) -> u64 {
+        self.pools
+            .first()
+            .map_or(0, |pool| pool.used.load(Ordering::Relaxed))
+    }
+
+    /// Bytes in the process's budget.
+    pub fn bytes_max(&self) -> u64 {
+        self.pools.first().map_or(0, |pool| pool.bytes_max)
+    }
+
+    fn take(&self, bytes: u64) {
+        for pool in &self.pools {
+            pool.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        for pool in &self.pools {
+            pool.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What one direction of one stream has taken. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Takes `bytes` if the budget has them.
+    pub(crate) fn admit(budget: &Budget, bytes: u64) -> Option<Charge> {
+        if budget.available() < bytes {
+            return None;
+        }
+        budget.take(bytes);
+        Some(Charge {
+            budget: budget.clone(),
+            bytes,
+        })
+    }
+
+    /// Bytes that growth could still take.
+    pub(crate) fn available(&self) -> u64 {
+        self.budget.available()
+    }
+
+    /// Makes the charge `bytes`, whether or not the budget has them: for bytes that are here already.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.budget.take(bytes - self.bytes);
+        } else {
+            self.budget.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Makes the charge `bytes` if the budget has them. For promises.
+    pub(crate) fn try_set(&mut self, bytes: u64) -> bool {
+        if bytes.saturating_sub(self.bytes) > self.budget.available() {
+            return false;
+        }
+        self.set(bytes);
+        true
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_node_gets_a_quarter_and_leaves_the_rest_to_others() {
+        let process = Budget::new(4000);
+        let (greedy, modest) = (process.quarter(), process.quarter());
+        let mut charge = Charge::admit(&greedy, 100).expect("there is room");
+        assert!(charge.try_set(1000));
+        assert!(!charge.try_set(1001));
+        assert!(Charge::admit(&greedy, 1).is_none());
+        assert_eq!(modest.available(), 1000);
+        assert_eq!(process.available(), 3000);
+        drop(charge);
+        assert_eq!((process.used(), greedy.available()), (0, 1000));
+    }
+}

@@ -1,0 +1,423 @@
+//! What one replica decides for all of its nodes: who may link, who may open a stream to where, and what people are told
+//! about a node that is away. It carries no data.
+
+use crate::auth::{Rights, UserName};
+use crate::budget::Budget;
+use crate::connect::{ConnectRequest, Context, Limits, Reply};
+use crate::name::NodeName;
+use crate::output::GrpcCode;
+use crate::reason::{ConnectRefusal, Reason};
+use crate::target::Target;
+use crate::time::{Instant, WallTime};
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+
+/// For so long after its link was lost, or after this replica started, a known node is expected back any moment.
+const EXPECTED_BACK: Duration = Duration::from_secs(30);
+/// Users whose parts of the budget are remembered.
+const USER_BUDGETS_MAX: usize = 1024;
+
+/// Settings of a replica (`[grpc]`, `[limits]`).
+#[derive(Clone, Copy, Debug)]
+pub struct CloudConfig {
+    /// Links that this replica takes.
+    pub links_max: usize,
+    /// New links a second.
+    pub links_per_second_max: u32,
+    /// CONNECTs that are open or asked for.
+    pub connects_max: usize,
+    /// How long a CONNECT waits for a node that is expected back.
+    pub node_wait: Duration,
+    /// The CONNECT front's limits, for its texts.
+    pub connect: Limits,
+}
+
+impl Default for CloudConfig {
+    fn default() -> Self {
+        CloudConfig {
+            links_max: 20_000,
+            links_per_second_max: 200,
+            connects_max: 10_000,
+            node_wait: Duration::from_secs(3),
+            connect: Limits::default(),
+        }
+    }
+}
+
+/// A link that isn't taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRefusal {
+    /// gRPC's status.
+    pub code: GrpcCode,
+    /// Its text.
+    pub text: &'static str,
+    /// After which time to try again, for `grpc-retry-pushback-ms`.
+    pub pushback: Option<Duration>,
+}
+
+/// Who asks for a stream, as far as the listener requires it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The verified name.
+    pub name: &'a UserName,
+    /// What it may reach.
+    pub rights: &'a Rights,
+}
+
+/// What becomes of a CONNECT.
+#[derive(Debug)]
+pub enum Admission {
+    /// The node's hub opens the stream. `Cloud::connect_ended` is owed when it is over.
+    Open {
+        /// Whose hub.
+        node: NodeName,
+        /// What the edge is to dial.
+        target: Target,
+        /// How long to wait for a link.
+        wait: Duration,
+        /// Since when the node is away.
+        offline_since: Option<WallTime>,
+        /// The asker's part of the budget.
+        user_budget: Option<Budget>,
+    },
+    /// Answered.
+    Refuse(Reply),
+}
+
+/// A node, as this replica knows it.
+#[derive(Debug, Default)]
+struct Node {
+    links: usize,
+    lost: Option<(Instant, WallTime)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cloud {
+    config: CloudConfig,
+    budget: Budget,
+    started_at: Instant,
+    listed: BTreeSet<NodeName>,
+    nodes: BTreeMap<NodeName, Node>,
+    users: BTreeMap<UserName, Budget>,
+    links: usize,
+    connects: usize,
+    /// Links that may be taken at once, in thousandths; refilled with time.
+    tokens_milli: u64,
+    refilled_at: Instant,
+}
+
+impl Cloud {
+    /// A replica that starts.
+    pub fn new(config: CloudConfig, budget: Budget, now: Instant) -> Cloud {
+        Cloud {
+            config,
+            budget,
+            started_at: now,
+            listed: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            users: BTreeMap::new(),
+            links: 0,
+            connects: 0,
+            tokens_milli: u64::from(config.links_per_second_max) * 1000,
+            refilled_at: now,
+        }
+    }
+
+    /// The nodes of the tokens file: known, wherever they are.
+    pub fn set_listed(&mut self, nodes: impl Iterator<Item = NodeName>) {
+        self.listed = nodes.collect();
+    }
+
+    /// Whether one more link is taken now. Its credential has been verified.
+    ///
+    /// # Errors
+    /// At the limit of links, or of new links a second; then with the time after which to come again.
+    pub fn admit_link(&mut self, now: Instant) -> Result<(), LinkRefusal> {
+        if self.links >= self.config.links_max {
+            return Err(LinkRefusal {
+                code: GrpcCode::Unavailable,
+                text: "this replica has all the links it takes (grpc.links_max)",
+                pushback: Some(Duration::from_secs(10)),
+            });
+        }
+        self.refill(now);
+        if self.tokens_milli < 1000 {
+            return Err(LinkRefusal {
+                code: GrpcCode::Unavailable,
+                text: "too many new links at once (grpc.links_per_second_max)",
+                pushback: Some(Duration::from_secs(1)),
+            });
+        }
+        self.tokens_milli -= 1000;
+        Ok(())
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let rate = u64::from(self.config.links_per_second_max);
+        if rate == 0 {
+            self.tokens_milli = 1000;
+            return;
+        }
+        let passed = now.saturating_duration_since(self.refilled_at);
+        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        if millis > 0 {
+            self.tokens_milli = self
+                .tokens_milli
+                .saturating_add(millis.saturating_mul(rate))
+                .min(rate * 1000);
+            self.refilled_at += Duration::from_millis(millis);
+        }
+    }
+
+    /// A link of this node is up.
+    pub fn link_up(&mut self, node: &NodeName) {
+        self.links += 1;
+        self.nodes.entry(node.clone()).or_default().links += 1;
+    }
+
+    /// A link of this node is gone.
+    pub fn link_down(&mut self, node: &NodeName, now: Instant, wall: WallTime) {
+        self.links = self.links.saturating_sub(1);
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.links = node.links.saturating_sub(1);
+            node.lost = Some((now, wall));
+        }
+    }
+
+    /// Links that are up.
+    pub fn links(&self) -> usize {
+        self.links
+    }
+
+    /// Known nodes, each with the time since which it is away, if it isn't here.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, bool, Option<WallTime>)> {
+        let unseen = self
+            .listed
+            .iter()
+            .filter(|node| !self.nodes.contains_key(*node));
+        self.nodes
+            .iter()
+            .map(|(name, node)| (name, node.links > 0, node.lost.map(|(_, wall)| wall)))
+            .chain(unseen.map(|name| (name, false, None)))
+    }
+
+    /// What becomes of a CONNECT whose asker, if the listener wants one, is verified.
+    pub fn admit_connect(
+        &mut self,
+        request: &ConnectRequest,
+        asker: Option<Asker<'_>>,
+        now: Instant,
+    ) -> Admission {
+        let context = Context {
+            user: asker.map(|asker| asker.name),
+            limits: self.config.connect,
+            ..Context::default()
+        };
+        let target = Target::loopback(request.port);
+        let (Some(node), Some(target)) = (request.node(), target) else {
+            return Admission::Refuse(Reply::refused(Reason::UnknownNode, &context));
+        };
+        let context = Context {
+            node: Some(&node),
+            target: Some(&target),
+            ..context
+        };
+        // Rights come before knowledge: names are not told to strangers.
+        if asker.is_some_and(|asker| !asker.rights.allows(&node, request.port)) {
+            return Admission::Refuse(Reply::refused(Reason::UserForbidden, &context));
+        }
+        let seen = self.nodes.get(&node);
+        if seen.is_none() && !self.listed.contains(&node) {
+            return Admission::Refuse(Reply::refused(Reason::UnknownNode, &context));
+        }
+        if self.connects >= self.config.connects_max {
+            return Admission::Refuse(Reply::refused(Reason::OverLimit, &context));
+        }
+        let offline_since = seen.and_then(|seen| seen.lost).map(|(_, wall)| wall);
+        let here = seen.is_some_and(|seen| seen.links > 0);
+        let last_seen = seen.and_then(|seen| seen.lost).map(|(at, _)| at);
+        let expected = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
+        if !here && (expected >= EXPECTED_BACK || self.config.node_wait.is_zero()) {
+            let context = Context {
+                offline_since,
+                retry_after: Some(EXPECTED_BACK),
+                ..context
+            };
+            return Admission::Refuse(Reply::refused(Reason::NodeOffline, &context));
+        }
+        self.connects += 1;
+        let user_budget = asker.map(|asker| self.user_budget(asker.name));
+        Admission::Open {
+            node,
+            target,
+            wait: self.config.node_wait,
+            offline_since,
+            user_budget,
+        }
+    }
+
+    /// An admitted CONNECT is over.
+    pub fn connect_ended(&mut self) {
+        self.connects = self.connects.saturating_sub(1);
+    }
+
+    fn user_budget(&mut self, user: &UserName) -> Budget {
+        if self.users.len() >= USER_BUDGETS_MAX && !self.users.contains_key(user) {
+            self.users.retain(|_, budget| !budget.is_unused());
+        }
+        let budget = &self.budget;
+        self.users
+            .entry(user.clone())
+            .or_insert_with(|| budget.quarter())
+            .clone()
+    }
+}
+
+/// The front's own refusals, for which no node has to be known.
+pub fn refuse(refusal: impl Into<ConnectRefusal>, limits: Limits) -> Reply {
+    Reply::refused(
+        refusal,
+        &Context {
+            limits,
+            ..Context::default()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Glob, Ports};
+    use bytes::Bytes;
+
+    fn cloud(config: CloudConfig) -> Cloud {
+        let mut cloud = Cloud::new(config, Budget::new(1 << 20), Instant::ZERO);
+        cloud.set_listed([NodeName::parse("node-A").expect("a name")].into_iter());
+        cloud
+    }
+
+    fn request(host: &str) -> ConnectRequest {
+        ConnectRequest {
+            host: host.into(),
+            port: 22,
+            credentials: None,
+            trace_id: None,
+            early: Bytes::new(),
+        }
+    }
+
+    fn status(admission: Admission) -> u16 {
+        match admission {
+            Admission::Open { .. } => 200,
+            Admission::Refuse(reply) => reply.status(),
+        }
+    }
+
+    #[test]
+    fn a_known_node_is_waited_for_only_while_it_is_expected_back() {
+        let node = NodeName::parse("node-A").expect("a name");
+        let mut cloud = cloud(CloudConfig::default());
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-a"), None, at(29))),
+            200,
+            "just started"
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-a"), None, at(30))),
+            503
+        );
+        cloud.link_up(&node);
+        assert_eq!(
+            status(cloud.admit_connect(&request("NODE-a"), None, at(40))),
+            200
+        );
+        cloud.link_down(&node, at(50), WallTime::from_unix_seconds(0));
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), None, at(79))),
+            200
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), None, at(80))),
+            503
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-B"), None, at(0))),
+            404
+        );
+    }
+
+    #[test]
+    fn strangers_are_not_told_which_names_exist() {
+        let mut cloud = cloud(CloudConfig::default());
+        let name = UserName::parse("eve").expect("a name");
+        let rights = Rights::new([Glob::parse("other-*").expect("a glob")].into(), Ports::Any);
+        let eve = Asker {
+            name: &name,
+            rights: &rights,
+        };
+        let now = Instant::ZERO;
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), Some(eve), now)),
+            403
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("no-such"), Some(eve), now)),
+            403
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("other-1"), Some(eve), now)),
+            404
+        );
+    }
+
+    #[test]
+    fn new_links_are_limited_in_rate_and_number() {
+        let config = CloudConfig {
+            links_max: 12,
+            links_per_second_max: 10,
+            ..CloudConfig::default()
+        };
+        let node = NodeName::parse("n").expect("a name");
+        let mut cloud = cloud(config);
+        let mut admitted = |now| {
+            let mut count = 0;
+            while cloud.admit_link(now).is_ok() {
+                cloud.link_up(&node);
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(admitted(Instant::ZERO), 10);
+        assert_eq!(admitted(Instant::ZERO + Duration::from_millis(99)), 0);
+        assert_eq!(admitted(Instant::ZERO + Duration::from_millis(100)), 1);
+        assert_eq!(
+            admitted(Instant::ZERO + Duration::from_secs(9)),
+            1,
+            "links_max"
+        );
+    }
+
+    #[test]
+    fn connects_are_limited() {
+        let config = CloudConfig {
+            connects_max: 1,
+            ..CloudConfig::default()
+        };
+        let mut cloud = cloud(config);
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), None, Instant::ZERO)),
+            200
+        );
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), None, Instant::ZERO)),
+            503
+        );
+        cloud.connect_ended();
+        assert_eq!(
+            status(cloud.admit_connect(&request("node-A"), None, Instant::ZERO)),
+            200
+        );
+    }
+}

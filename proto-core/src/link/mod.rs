@@ -1,0 +1,167 @@
+//! One gRPC stream's life: dialect, heartbeats, round trip, and whose message goes next.
+
+pub(crate) mod heartbeat;
+pub(crate) mod schedule;
+
+use crate::instance::Instance;
+use crate::name::Topic;
+use crate::output::StreamId;
+use crate::proto::StreamMsg;
+use crate::time::Instant;
+use crate::wire::{CATEGORY_LINK, Dialect, Kind};
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::string::String;
+use bytes::Bytes;
+use core::time::Duration;
+use heartbeat::{Heartbeat, Mode};
+use schedule::Schedule;
+
+/// Unknown streams that a base link remembers.
+const UNKNOWN_MAX: usize = 64;
+/// Assumed until a heartbeat has measured it.
+const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
+
+/// One link. Everything of it is here or in the places of its streams, and goes with it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) dialect: Dialect,
+    /// The node's name as it is written in messages of this link.
+    pub(crate) node: String,
+    pub(crate) instance: Option<Instance>,
+    pub(crate) remote: String,
+    pub(crate) up_at: Instant,
+    /// Takes no new streams.
+    pub(crate) draining: bool,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) schedule: Schedule,
+    pub(crate) streams: BTreeSet<StreamId>,
+    /// Answers to messages that belong to no stream. Bounded.
+    answers: VecDeque<StreamMsg>,
+    answers_max: usize,
+    /// Base: unknown streams that were answered with `closed` already. Bounded.
+    unknown: VecDeque<Topic>,
+    /// Base: streams whose buffer is full; while there are any the link isn't read.
+    pub(crate) full: BTreeSet<StreamId>,
+    /// The transport has been told that there is nothing: it must be woken.
+    pub(crate) asleep: bool,
+    /// The timer that is set for it.
+    pub(crate) timer: Option<Instant>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        dialect: Dialect,
+        node: String,
+        instance: Option<Instance>,
+        remote: String,
+        heartbeat: Heartbeat,
+        answers_max: usize,
+        now: Instant,
+    ) -> Link {
+        Link {
+            dialect,
+            node,
+            instance,
+            remote,
+            up_at: now,
+            draining: false,
+            heartbeat,
+            schedule: Schedule::default(),
+            streams: BTreeSet::new(),
+            answers: VecDeque::new(),
+            answers_max,
+            unknown: VecDeque::new(),
+            full: BTreeSet::new(),
+            asleep: true,
+            timer: None,
+        }
+    }
+
+    /// The dialect is settled: by the response's headers.
+    pub(crate) fn establish(&mut self, dialect: Dialect, now: Instant) {
+        self.dialect = dialect;
+        self.up_at = now;
+        self.heartbeat.enter(
+            match dialect {
+                Dialect::V1 => Mode::V1,
+                Dialect::Base => Mode::BaseEdge,
+            },
+            now,
+        );
+    }
+
+    /// The line's own round trip, without queues.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.heartbeat
+            .round_trip_min()
+            .unwrap_or(ROUND_TRIP_UNKNOWN)
+    }
+
+    /// Queues an answer to a message that belongs to no stream. False: too many wait, it is dropped.
+    pub(crate) fn answer(&mut self, msg: StreamMsg) -> bool {
+        let waiting = |answer: &StreamMsg| {
+            answer.topic == msg.topic && answer.r#type == msg.r#type && answer.epoch == msg.epoch
+        };
+        if self.answers.len() >= self.answers_max {
+            return false;
+        }
+        if !self.answers.iter().any(waiting) {
+            self.answers.push_back(msg);
+        }
+        true
+    }
+
+    /// Base: whether content of this unknown stream comes for the first time, as far as is remembered.
+    pub(crate) fn first_unknown(&mut self, topic: &Topic) -> bool {
+        if self.unknown.contains(topic) {
+            return false;
+        }
+        if self.unknown.len() >= UNKNOWN_MAX {
+            self.unknown.pop_front();
+        }
+        self.unknown.push_back(topic.clone());
+        true
+    }
+
+    /// The link's own next message: an echo, a heartbeat, an answer.
+    pub(crate) fn next_own(&mut self, now: Instant) -> Option<StreamMsg> {
+        if let Some(data) = self.heartbeat.take_echo() {
+            let kind = match self.dialect {
+                Dialect::V1 => Kind::HeartbeatEcho,
+                Dialect::Base => Kind::Heartbeat,
+            };
+            return Some(self.link_message(kind, data));
+        }
+        if self.heartbeat.is_due() {
+            let token = self.heartbeat.send(now);
+            let data = match self.dialect {
+                Dialect::V1 => token,
+                Dialect::Base => Bytes::new(),
+            };
+            return Some(self.link_message(Kind::Heartbeat, data));
+        }
+        self.answers.pop_front()
+    }
+
+    fn link_message(&self, kind: Kind, data: Bytes) -> StreamMsg {
+        StreamMsg {
+            node: self.node.clone(),
+            category: CATEGORY_LINK.into(),
+            r#type: kind.as_str().into(),
+            topic: match self.dialect {
+                Dialect::V1 => String::new(),
+                Dialect::Base => alloc::format!("{}heartbeat", self.node),
+            },
+            data,
+            ..StreamMsg::default()
+        }
+    }
+
+    /// Whether there may be something to send.
+    pub(crate) fn has_work(&self) -> bool {
+        self.heartbeat.has_echo()
+            || self.heartbeat.is_due()
+            || !self.answers.is_empty()
+            || !self.schedule.is_empty()
+    }
+}

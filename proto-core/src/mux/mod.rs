@@ -1,0 +1,598 @@
+//! Streams over links: what a node's hub at the cloud and an edge have in common.
+//!
+//! `Mux` owns the streams of one end and the links that they go by. It attaches them, hands messages to them, chooses
+//! whose message goes next, keeps their timers, and says what is to be done with their local sockets. What only one
+//! side decides (admission, replies, dials, reconnecting) is in `NodeHub` and `Edge` around it.
+
+mod inbound;
+mod last_word;
+mod local;
+mod outbound;
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::instance::Instance;
+use crate::link::Link;
+use crate::link::heartbeat::{Heartbeat, Mode};
+use crate::link::schedule::Place;
+use crate::name::Topic;
+use crate::output::{
+    Deadline, Event, LinkEnd, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo,
+    StreamRecord, StreamState, Timer,
+};
+use crate::reason::Reason;
+use crate::stream::{LocalWish, Phase, Role, Stream};
+use crate::time::Instant;
+use crate::wire::Dialect;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+use last_word::LastWords;
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng;
+
+/// How often a source that only the budget holds back asks again.
+const BUDGET_RETRY: Duration = Duration::from_millis(50);
+
+/// What the machine around has to act on, or to pass to the driver.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Output(Output),
+    /// Opener: the edge has dialed.
+    Opened(StreamId, Instant),
+    /// Opener: it has not.
+    OpenFailed(StreamId, Reason, Instant),
+    /// Acceptor: a stream asks for this address.
+    Asked(StreamId),
+    /// This end has ended a link.
+    LinkEnded {
+        link: LinkId,
+        up_at: Instant,
+        why: LinkLoss,
+        now: Instant,
+    },
+}
+
+/// A stream's local socket, as this machine knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    /// Acceptor: not dialed yet.
+    None,
+    Open,
+    /// Closed, or never to be.
+    Gone,
+}
+
+/// A stream and its place between a link and a socket.
+#[derive(Debug)]
+struct Entry {
+    stream: Stream,
+    link: Option<LinkId>,
+    place: Place,
+    local: Local,
+    /// The driver asked to read and was told 0.
+    read_blocked: bool,
+    /// The driver has nothing to write.
+    write_idle: bool,
+    shutdown_told: bool,
+    /// Opener: whoever asked for the stream has been told what became of it.
+    answered: bool,
+    budget_retry_at: Option<Instant>,
+    timer: Option<Instant>,
+    client: String,
+    trace_id: String,
+}
+
+/// What a new stream needs to be told.
+#[derive(Debug)]
+pub(crate) struct NewStream {
+    pub(crate) stream: Stream,
+    pub(crate) client: String,
+    pub(crate) trace_id: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mux {
+    role: Role,
+    pub(crate) config: Arc<Config>,
+    pub(crate) budget: Budget,
+    pub(crate) rng: ChaCha12Rng,
+    streams: BTreeMap<StreamId, Box<Entry>>,
+    topics: BTreeMap<Topic, StreamId>,
+    last_words: LastWords,
+    links: BTreeMap<LinkId, Link>,
+    items: VecDeque<Item>,
+    timers: BTreeSet<(Instant, Timer)>,
+    next_id: u64,
+}
+
+impl Mux {
+    pub(crate) fn new(role: Role, config: Arc<Config>, budget: Budget, seed: [u8; 32]) -> Mux {
+        Mux {
+            role,
+            config,
+            budget,
+            rng: ChaCha12Rng::from_seed(seed),
+            streams: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            last_words: LastWords::default(),
+            links: BTreeMap::new(),
+            items: VecDeque::new(),
+            timers: BTreeSet::new(),
+            next_id: 0,
+        }
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn emit(&mut self, output: Output) {
+        self.items.push_back(Item::Output(output));
+    }
+
+    /// Before everything that waits to be polled: a reply goes in front of what follows from it.
+    pub(crate) fn emit_first(&mut self, output: Output) {
+        self.items.push_front(Item::Output(output));
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.emit(Output::Event(event));
+    }
+
+    pub(crate) fn poll_item(&mut self) -> Option<Item> {
+        let item = self.items.pop_front();
+        if item.is_none() && self.items.capacity() > 64 {
+            self.items = VecDeque::new();
+        }
+        item
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.links.is_empty() && self.streams.is_empty()
+    }
+
+    // Links.
+
+    /// A link whose dialect is settled, or (`None`) awaited from the response's headers.
+    pub(crate) fn add_link(
+        &mut self,
+        dialect: Option<Dialect>,
+        node: String,
+        instance: Option<Instance>,
+        remote: String,
+        now: Instant,
+    ) -> LinkId {
+        let mode = match (dialect, self.role) {
+            (None, _) => Mode::BaseKnock,
+            (Some(Dialect::V1), _) => Mode::V1,
+            (Some(Dialect::Base), Role::Opener) => Mode::BaseCloud,
+            (Some(Dialect::Base), Role::Acceptor) => Mode::BaseEdge,
+        };
+        let heartbeat = Heartbeat::new(mode, &self.config.links, &mut self.rng, now);
+        let id = LinkId(self.fresh_id());
+        let link = Link::new(
+            dialect.unwrap_or(Dialect::Base),
+            node,
+            instance,
+            remote,
+            heartbeat,
+            self.config.links.answers_max,
+            now,
+        );
+        self.links.insert(id, link);
+        if let Some(dialect) = dialect {
+            self.event(Event::LinkUp { link: id, dialect });
+        }
+        self.settle_link(id);
+        id
+    }
+
+    /// The response's headers are here.
+    pub(crate) fn establish_link(&mut self, id: LinkId, dialect: Dialect, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        link.establish(dialect, now);
+        self.event(Event::LinkUp { link: id, dialect });
+        self.settle_link(id);
+    }
+
+    pub(crate) fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(&id)
+    }
+
+    pub(crate) fn links(&self) -> impl DoubleEndedIterator<Item = (LinkId, &Link)> {
+        self.links.iter().map(|(id, link)| (*id, link))
+    }
+
+    /// Clears everything of a link, here and nowhere else: its streams end, as long as no stream outlives its link.
+    pub(crate) fn remove_link(&mut self, id: LinkId, why: LinkLoss, now: Instant) {
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
+        if let Some(at) = link.timer {
+            self.timers.remove(&(at, Timer::Link(id)));
+        }
+        self.event(Event::LinkDown {
+            link: id,
+            why,
+            streams: link.streams.len(),
+        });
+        for stream in link.streams {
+            let Some(entry) = self.streams.get_mut(&stream) else {
+                continue;
+            };
+            entry.link = None;
+            entry.place = Place::default();
+            entry.stream.cut(Reason::NodeOffline);
+            self.settle(stream, now);
+        }
+    }
+
+    /// Ends a link from this side.
+    pub(crate) fn end_link(&mut self, id: LinkId, end: LinkEnd, why: LinkLoss, now: Instant) {
+        if let Some(up_at) = self.links.get(&id).map(|link| link.up_at) {
+            self.remove_link(id, why, now);
+            self.emit(Output::EndLink { link: id, end });
+            self.items.push_back(Item::LinkEnded {
+                link: id,
+                up_at,
+                why,
+                now,
+            });
+        }
+    }
+
+    pub(crate) fn wants_message(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.full.is_empty())
+    }
+
+    // Streams.
+
+    /// Takes a stream in that has no link yet. Its socket is there already.
+    pub(crate) fn add_opened(&mut self, id: StreamId, new: NewStream, now: Instant) {
+        self.insert(id, None, Local::Open, new, now);
+    }
+
+    /// Takes a stream in that came by a link. Its socket comes with `handle_dialed`.
+    fn add_accepted(&mut self, id: StreamId, link: LinkId, new: NewStream, now: Instant) {
+        self.insert(id, Some(link), Local::None, new, now);
+    }
+
+    fn insert(
+        &mut self,
+        id: StreamId,
+        link: Option<LinkId>,
+        local: Local,
+        new: NewStream,
+        now: Instant,
+    ) {
+        self.topics.insert(new.stream.identity.topic.clone(), id);
+        self.streams.insert(
+            id,
+            Box::new(Entry {
+                stream: new.stream,
+                link,
+                place: Place::default(),
+                local,
+                read_blocked: true,
+                write_idle: true,
+                shutdown_told: false,
+                answered: false,
+                budget_retry_at: None,
+                timer: None,
+                client: new.client,
+                trace_id: new.trace_id,
+            }),
+        );
+        self.settle(id, now);
+    }
+
+    /// Opener: sends the stream by this link.
+    pub(crate) fn attach(&mut self, id: StreamId, link_id: LinkId, now: Instant) {
+        let (Some(entry), Some(link)) = (self.streams.get_mut(&id), self.links.get_mut(&link_id))
+        else {
+            return;
+        };
+        entry.link = Some(link_id);
+        link.streams.insert(id);
+        entry.stream.identity.node.clone_from(&link.node);
+        entry.stream.attach(link.dialect, &self.config.streams, now);
+        self.settle(id, now);
+    }
+
+    /// Ends a stream for a reason of this end's own.
+    pub(crate) fn fail(&mut self, id: StreamId, reason: Reason, now: Instant) {
+        if let Some(entry) = self.streams.get_mut(&id) {
+            entry.stream.fail(reason);
+            self.settle(id, now);
+        }
+    }
+
+    pub(crate) fn stream(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id).map(|entry| &entry.stream)
+    }
+
+    pub(crate) fn stream_ids(&self) -> Vec<StreamId> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// The one place where a stream's change shows: to its socket, its link, its timer, and at last in its end.
+    fn settle(&mut self, id: StreamId, now: Instant) {
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        entry.stream.settle();
+        if self.role == Role::Opener && !entry.answered {
+            match entry.stream.phase() {
+                Phase::Opening => {}
+                _ if entry.stream.connected_at.is_some() => {
+                    entry.answered = true;
+                    self.items.push_back(Item::Opened(id, now));
+                }
+                Phase::Ended(reason) => {
+                    entry.answered = true;
+                    self.items.push_back(Item::OpenFailed(id, reason, now));
+                }
+                Phase::Open => {}
+            }
+        }
+        match entry.stream.local_wish() {
+            LocalWish::Close { reset } if entry.local != Local::Gone => {
+                entry.local = Local::Gone;
+                self.items
+                    .push_back(Item::Output(Output::Close { id, reset }));
+            }
+            LocalWish::Close { .. } => {}
+            LocalWish::Keep => {
+                if entry.local == Local::Open && entry.wants_service() {
+                    self.items.push_back(Item::Output(Output::Local(id)));
+                }
+            }
+        }
+        if entry.local == Local::Gone && entry.stream.is_over() {
+            self.forget(id, now);
+            return;
+        }
+        entry.budget_retry_at = match entry.budget_retry_at {
+            None if entry.read_blocked && entry.stream.replay.wants_budget() => {
+                Some(now + BUDGET_RETRY)
+            }
+            kept => kept,
+        };
+        if let Some(link_id) = entry.link
+            && let Some(link) = self.links.get_mut(&link_id)
+        {
+            if entry.stream.has_control(now) {
+                link.schedule.add_urgent(id, &mut entry.place);
+            }
+            if entry.stream.has_content() {
+                link.schedule.add_active(id, &mut entry.place);
+            }
+            if link.asleep && link.has_work() {
+                link.asleep = false;
+                self.items
+                    .push_back(Item::Output(Output::TransmitReady(link_id)));
+            }
+            if entry.stream.is_full() {
+                link.full.insert(id);
+            } else if link.full.remove(&id) && link.full.is_empty() {
+                self.items
+                    .push_back(Item::Output(Output::LinkReadable(link_id)));
+            }
+        }
+        let deadline = [
+            entry.stream.deadline(&self.config.streams),
+            entry.budget_retry_at,
+        ];
+        if let Some(at) = deadline.into_iter().flatten().min()
+            && entry.timer.is_none_or(|timer| at < timer)
+        {
+            if let Some(timer) = entry.timer.replace(at) {
+                self.timers.remove(&(timer, Timer::Stream(id)));
+            }
+            self.timers.insert((at, Timer::Stream(id)));
+        }
+    }
+
+    /// The stream is over at both sides: nothing of it stays but its record and, at the acceptor, its last word.
+    fn forget(&mut self, id: StreamId, now: Instant) {
+        let Some(entry) = self.streams.remove(&id) else {
+            return;
+        };
+        if let Some(timer) = entry.timer {
+            self.timers.remove(&(timer, Timer::Stream(id)));
+        }
+        if let Some(link_id) = entry.link
+            && let Some(link) = self.links.get_mut(&link_id)
+        {
+            link.streams.remove(&id);
+            if link.full.remove(&id) && link.full.is_empty() {
+                self.items
+                    .push_back(Item::Output(Output::LinkReadable(link_id)));
+            }
+        }
+        self.topics.remove(&entry.stream.identity.topic);
+        if self.role == Role::Acceptor {
+            self.last_words
+                .keep(&entry.stream, self.config.streams.grace, now);
+        }
+        let record = entry.record(id, self.role, now);
+        self.event(Event::StreamEnded(record));
+    }
+
+    /// Wakes a link's transport if there is something for it; sets its timer.
+    fn settle_link(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        if link.asleep && link.has_work() {
+            link.asleep = false;
+            self.items
+                .push_back(Item::Output(Output::TransmitReady(id)));
+        }
+        if let Some(at) = link.heartbeat.deadline()
+            && link.timer.is_none_or(|timer| at < timer)
+        {
+            if let Some(timer) = link.timer.replace(at) {
+                self.timers.remove(&(timer, Timer::Link(id)));
+            }
+            self.timers.insert((at, Timer::Link(id)));
+        }
+    }
+
+    // Time. Timers are lazy: one that fires early because its deadline has moved on is set again.
+
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.timers
+            .first()
+            .map(|&(at, timer)| Deadline { at, timer })
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Link(id) => self.link_timeout(id, now),
+                Timer::Stream(id) => self.stream_timeout(id, now),
+                Timer::Reconnect => {}
+            }
+        }
+    }
+
+    fn link_timeout(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        link.timer = None;
+        // A link that isn't read can't show signs of life.
+        if !link.full.is_empty() {
+            link.heartbeat.excuse(now);
+        }
+        if link.heartbeat.handle_timeout(now) {
+            let end = LinkEnd {
+                code: crate::output::GrpcCode::DeadlineExceeded,
+                text: "no sign of life",
+            };
+            self.end_link(id, end, LinkLoss::Silent, now);
+        } else {
+            self.settle_link(id);
+        }
+    }
+
+    fn stream_timeout(&mut self, id: StreamId, now: Instant) {
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        entry.timer = None;
+        if entry.budget_retry_at.is_some_and(|at| at <= now) {
+            entry.budget_retry_at = None;
+        }
+        let opening = entry.stream.phase() == Phase::Opening;
+        entry.stream.handle_timeout(&self.config.streams, now);
+        if let (true, Role::Acceptor, Some(reason)) = (opening, self.role, entry.stream.ended()) {
+            let took = now.saturating_duration_since(entry.stream.opened_at);
+            let failure = Some(reason);
+            self.event(Event::Dialed { failure, took });
+        }
+        self.settle(id, now);
+    }
+
+    // For people.
+
+    pub(crate) fn stream_infos(&self) -> impl Iterator<Item = StreamInfo> {
+        self.streams
+            .iter()
+            .map(|(id, entry)| entry.info(*id, self.role))
+    }
+
+    pub(crate) fn link_infos(&self) -> impl Iterator<Item = LinkInfo> {
+        self.links.iter().map(|(id, link)| LinkInfo {
+            link: *id,
+            dialect: link.dialect,
+            instance: link.instance.clone(),
+            remote: link.remote.clone(),
+            up_at: link.up_at,
+            round_trip: link.heartbeat.round_trip(),
+            streams: link.streams.len(),
+        })
+    }
+}
+
+impl Entry {
+    /// Whether the driver has to be told to serve the socket; it won't be told the same again.
+    fn wants_service(&mut self) -> bool {
+        let read = self.read_blocked && self.stream.wants_read() > 0;
+        let write = self.write_idle && self.stream.receive.held() > 0;
+        let shutdown = !self.shutdown_told && self.stream.receive.wants_shutdown();
+        if read {
+            self.read_blocked = false;
+            self.budget_retry_at = None;
+        }
+        if write {
+            self.write_idle = false;
+        }
+        if shutdown {
+            self.shutdown_told = true;
+        }
+        read || write || shutdown
+    }
+
+    /// Bytes towards the edge, and from it.
+    fn counts(&self, role: Role) -> (u64, u64) {
+        let (out, back) = (self.stream.replay.end(), self.stream.receive.received());
+        match role {
+            Role::Opener => (out, back),
+            Role::Acceptor => (back, out),
+        }
+    }
+
+    fn record(&self, id: StreamId, role: Role, now: Instant) -> StreamRecord {
+        let (bytes_to_edge, bytes_from_edge) = self.counts(role);
+        let identity = &self.stream.identity;
+        StreamRecord {
+            id,
+            topic: identity.topic.as_str().into(),
+            node: identity.node.clone(),
+            target: identity.addr.clone(),
+            user: identity.user.clone(),
+            client: self.client.clone(),
+            trace_id: self.trace_id.clone(),
+            opened_at: self.stream.opened_at,
+            connected_at: self.stream.connected_at,
+            ended_at: now,
+            bytes_to_edge,
+            bytes_from_edge,
+            reason: self.stream.ended().unwrap_or(Reason::Done),
+        }
+    }
+
+    fn info(&self, id: StreamId, role: Role) -> StreamInfo {
+        let (bytes_to_edge, bytes_from_edge) = self.counts(role);
+        let identity = &self.stream.identity;
+        StreamInfo {
+            id,
+            topic: identity.topic.as_str().into(),
+            node: identity.node.clone(),
+            target: identity.addr.clone(),
+            user: identity.user.clone(),
+            client: self.client.clone(),
+            state: match self.stream.phase() {
+                Phase::Opening => StreamState::Dialing,
+                Phase::Open | Phase::Ended(_) => StreamState::Open,
+            },
+            opened_at: self.stream.opened_at,
+            bytes_to_edge,
+            bytes_from_edge,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The side of the transport, outwards: the next message of a link, when there is room for one.
+
+use super::Mux;
+use crate::link::schedule::Schedule;
+use crate::output::LinkId;
+use crate::proto::StreamMsg;
+use crate::time::Instant;
+use crate::wire::Dialect;
+
+impl Mux {
+    /// The next message for this link. `None`: `Output::TransmitReady` tells when to ask again.
+    pub(crate) fn poll_transmit(&mut self, id: LinkId, now: Instant) -> Option<StreamMsg> {
+        let msg = self.next_message(id, now);
+        let link = self.links.get_mut(&id)?;
+        match &msg {
+            Some(_) => link.heartbeat.took(now),
+            None => link.asleep = true,
+        }
+        self.settle_link(id);
+        msg
+    }
+
+    fn next_message(&mut self, id: LinkId, now: Instant) -> Option<StreamMsg> {
+        if let Some(msg) = self.links.get_mut(&id)?.next_own(now) {
+            return Some(msg);
+        }
+        while let Some(stream) = self.links.get_mut(&id)?.schedule.pop_urgent() {
+            let Some(entry) = self.streams.get_mut(&stream) else {
+                continue;
+            };
+            Schedule::urgent_taken(&mut entry.place);
+            if entry.link != Some(id) {
+                continue;
+            }
+            let msg = entry.stream.next_control(now);
+            self.settle(stream, now);
+            if msg.is_some() {
+                return msg;
+            }
+        }
+        let bytes_max = self.config.links.content_bytes_max;
+        while let Some(stream) = self.links.get_mut(&id)?.schedule.peek_active() {
+            let link = self.links.get_mut(&id)?;
+            let Some(entry) = self
+                .streams
+                .get_mut(&stream)
+                .filter(|entry| entry.link == Some(id))
+            else {
+                link.schedule.drop_front();
+                continue;
+            };
+            let msg = entry.stream.next_content(bytes_max);
+            let bytes = msg.as_ref().map_or(0, |msg| msg.data.len());
+            let more = entry.stream.has_content();
+            link.schedule.served(stream, &mut entry.place, bytes, more);
+            if msg.is_none() {
+                continue;
+            }
+            if link.dialect == Dialect::V1 {
+                link.heartbeat.awaits_ack(now);
+            }
+            // Room to read may have come with the message's leaving, in base.
+            self.settle(stream, now);
+            return msg;
+        }
+        None
+    }
+}

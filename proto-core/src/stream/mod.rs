@@ -1,0 +1,563 @@
+//! One tunneled connection: offsets, credit, replay buffer, half-close, how it opens and how it ends.
+//!
+//! It has no idea what a link is made of: it is attached (by an epoch), asked for its next message, told of the other
+//! side's. The same machine serves the opener and the acceptor, in either dialect.
+
+pub(crate) mod key;
+pub(crate) mod receive;
+pub(crate) mod replay;
+
+use crate::budget::{Budget, Charge};
+use crate::config::{EARLY_BYTES, StreamConfig};
+use crate::name::Topic;
+use crate::proto::StreamMsg;
+use crate::reason::Reason;
+use crate::time::Instant;
+use crate::wire::{Dialect, Kind, base_connect_data};
+use alloc::string::String;
+use bytes::Bytes;
+use core::time::Duration;
+use key::Key;
+use receive::Receive;
+use replay::Replay;
+
+/// Which end of its streams a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It sends `connecting`: a replica, or the operator's command.
+    Opener,
+    /// It dials: the edge.
+    Acceptor,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Opener: `connecting` has had no answer. Acceptor: the dial is under way.
+    Opening,
+    Open,
+    /// The protocol's part is over. What came in good order may still be on its way to the local socket.
+    Ended(Reason),
+}
+
+/// What the stream wants of its local socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalWish {
+    Keep,
+    Close { reset: bool },
+}
+
+/// Who a stream is for and where it goes; the same in all of its messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) topic: Topic,
+    /// The edge's spelling.
+    pub(crate) node: String,
+    pub(crate) category: String,
+    pub(crate) addr: String,
+    pub(crate) user: String,
+}
+
+/// One end of one stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    role: Role,
+    dialect: Dialect,
+    pub(crate) identity: Identity,
+    key: Key,
+    epoch: u32,
+    phase: Phase,
+    pub(crate) replay: Replay,
+    pub(crate) receive: Receive,
+    /// `connecting` or `connected` has been sent on this attachment: content may follow.
+    introduced: bool,
+    /// The introduction, or `connect-failed`, is to be sent.
+    introduction_due: bool,
+    closed_due: Option<Reason>,
+    closed_by_peer: bool,
+    pub(crate) opened_at: Instant,
+    /// When it was attached for the first time: the answer is awaited from then on.
+    asked_at: Option<Instant>,
+    pub(crate) connected_at: Option<Instant>,
+    moved_at: Instant,
+    full_since: Option<Instant>,
+}
+
+impl Stream {
+    /// A stream of our own, not attached yet. `None`: the budget has no room for its smallest windows.
+    pub(crate) fn new(
+        role: Role,
+        identity: Identity,
+        key: Key,
+        budget: &Budget,
+        config: &StreamConfig,
+        now: Instant,
+    ) -> Option<Stream> {
+        let replay = Replay::new(Charge::admit(budget, EARLY_BYTES)?, config.window_bytes_max);
+        let receive = Receive::new(Charge::admit(budget, EARLY_BYTES)?, config, now);
+        Some(Stream {
+            role,
+            dialect: Dialect::V1,
+            identity,
+            key,
+            epoch: 0,
+            phase: Phase::Opening,
+            replay,
+            receive,
+            introduced: false,
+            introduction_due: false,
+            closed_due: None,
+            closed_by_peer: false,
+            opened_at: now,
+            asked_at: None,
+            connected_at: None,
+            moved_at: now,
+            full_since: None,
+        })
+    }
+
+    /// Opener: goes by a link now; `connecting` is due.
+    pub(crate) fn attach(&mut self, dialect: Dialect, config: &StreamConfig, now: Instant) {
+        self.speak(dialect, config);
+        self.epoch += 1;
+        self.introduction_due = true;
+        self.asked_at.get_or_insert(now);
+    }
+
+    /// Acceptor: `connecting` came with this epoch and this much credit.
+    pub(crate) fn accept(
+        &mut self,
+        dialect: Dialect,
+        config: &StreamConfig,
+        epoch: u32,
+        limit: u64,
+        now: Instant,
+    ) {
+        self.speak(dialect, config);
+        self.epoch = epoch;
+        self.replay.raise_limit(limit);
+        self.asked_at = Some(now);
+    }
+
+    fn speak(&mut self, dialect: Dialect, config: &StreamConfig) {
+        self.dialect = dialect;
+        if dialect == Dialect::Base {
+            self.replay.unconfirmed(config.window_bytes_min);
+            self.receive.unlimited(config.base_buffer_bytes_max);
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn ended(&self) -> Option<Reason> {
+        match self.phase {
+            Phase::Ended(reason) => Some(reason),
+            Phase::Opening | Phase::Open => None,
+        }
+    }
+
+    // Facts from the local side.
+
+    /// Acceptor: the target answered; `connected` is due.
+    pub(crate) fn dialed(&mut self, now: Instant) {
+        if self.phase == Phase::Opening {
+            self.phase = Phase::Open;
+            self.connected_at = Some(now);
+            self.introduction_due = true;
+            self.moved_at = now;
+        }
+    }
+
+    /// Acceptor: there is no connection to the target; `connect-failed` is due.
+    pub(crate) fn dial_failed(&mut self, reason: Reason) {
+        if self.phase == Phase::Opening {
+            self.end_abruptly(reason);
+            self.introduction_due = true;
+        }
+    }
+
+    pub(crate) fn read(&mut self, data: Bytes, now: Instant) {
+        self.moved_at = now;
+        self.replay.push(data);
+    }
+
+    /// How many bytes the local socket may be read for.
+    pub(crate) fn wants_read(&self) -> u64 {
+        match self.phase {
+            Phase::Opening if self.role == Role::Acceptor => 0,
+            // Before the answer an opener takes only what it may send as early data.
+            Phase::Opening => self
+                .replay
+                .room()
+                .min(EARLY_BYTES.saturating_sub(self.replay.end())),
+            Phase::Open => self.replay.room(),
+            Phase::Ended(_) => 0,
+        }
+    }
+
+    pub(crate) fn read_ended(&mut self, now: Instant) {
+        self.moved_at = now;
+        self.replay.push_eof();
+    }
+
+    pub(crate) fn written(&mut self, bytes: usize, now: Instant, round_trip: Duration) {
+        self.moved_at = now;
+        self.receive.written(bytes, now, round_trip);
+        if !self.receive.is_full() {
+            self.full_since = None;
+        }
+    }
+
+    /// Ends both directions now, and tells the other side why.
+    pub(crate) fn fail(&mut self, reason: Reason) {
+        if self.ended().is_none() {
+            self.end_abruptly(reason);
+            self.closed_due = Some(reason);
+        }
+    }
+
+    /// The way to the other side is gone, and no other is looked for.
+    pub(crate) fn cut(&mut self, reason: Reason) {
+        if self.ended().is_none() {
+            self.end_abruptly(reason);
+        }
+        self.closed_due = None;
+        self.introduction_due = false;
+    }
+
+    fn end_abruptly(&mut self, reason: Reason) {
+        self.phase = Phase::Ended(reason);
+        self.replay.clear();
+        self.receive.clear();
+    }
+
+    // Facts from the other side. All are of the current epoch and by the current link; an error is a fault of the peer
+    // for which the stream is to be failed.
+
+    /// Opener: the edge has dialed. True: it is news.
+    pub(crate) fn connected(&mut self, ack: u64, limit: u64, now: Instant) -> Result<bool, Reason> {
+        if self.phase != Phase::Opening {
+            return Ok(false);
+        }
+        self.phase = Phase::Open;
+        self.connected_at = Some(now);
+        self.moved_at = now;
+        if self.dialect == Dialect::V1 {
+            self.replay.ack(ack)?;
+            self.replay.raise_limit(limit.max(ack + EARLY_BYTES));
+            // "The opener answers with `window` at once."
+            self.receive.ack_now(now);
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn content(&mut self, offset: u64, data: Bytes, now: Instant) -> Result<(), Reason> {
+        self.moved_at = now;
+        let offset = match self.dialect {
+            Dialect::V1 => offset,
+            Dialect::Base => self.receive.received(),
+        };
+        self.receive.content(offset, data, now)?;
+        if self.receive.is_full() {
+            self.full_since.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn acked(&mut self, ack: u64, limit: u64) -> Result<(), Reason> {
+        self.replay.ack(ack)?;
+        self.replay.raise_limit(limit);
+        Ok(())
+    }
+
+    pub(crate) fn peer_ended(&mut self, offset: u64, now: Instant) -> Result<(), Reason> {
+        self.moved_at = now;
+        self.receive.end_at(offset, now)
+    }
+
+    /// `closed` came: both directions end. In base, and with `done`, what came before it is still delivered.
+    pub(crate) fn closed(&mut self, reason: Reason) {
+        self.closed_by_peer = true;
+        if self.ended().is_some() {
+            return;
+        }
+        if self.dialect == Dialect::V1 && reason != Reason::Done {
+            self.end_abruptly(reason);
+        } else {
+            self.receive.end_here();
+            self.replay.clear();
+            self.phase = Phase::Ended(Reason::Done);
+        }
+    }
+
+    /// Goes on where one fact completes another: the opener ends a stream that is complete.
+    pub(crate) fn settle(&mut self) {
+        if self.phase == Phase::Open
+            && self.role == Role::Opener
+            && self.replay.is_complete()
+            && self.receive.holds_end()
+        {
+            self.phase = Phase::Ended(Reason::Done);
+            self.closed_due = Some(Reason::Done);
+        }
+    }
+
+    // What is asked of it.
+
+    pub(crate) fn has_control(&self, now: Instant) -> bool {
+        self.introduction_due
+            || self.closed_is_due()
+            || (self.introduced
+                && self.ended().is_none()
+                && self.dialect == Dialect::V1
+                && (self.replay.eof_due() || self.receive.wants_window(now)))
+    }
+
+    /// `closed` goes before content that nobody wants any more, and behind content that was taken in good order.
+    fn closed_is_due(&self) -> bool {
+        self.closed_due.is_some() && self.replay.is_drained()
+    }
+
+    /// The next message that is not content.
+    pub(crate) fn next_control(&mut self, now: Instant) -> Option<StreamMsg> {
+        if self.introduction_due {
+            self.introduction_due = false;
+            return Some(self.introduction());
+        }
+        if self.closed_is_due() {
+            let reason = self.closed_due.take()?;
+            if self.role == Role::Opener && !self.introduced {
+                return None; // The other side never heard of it.
+            }
+            return Some(self.closed_msg(reason));
+        }
+        if !self.introduced || self.ended().is_some() || self.dialect == Dialect::Base {
+            return None;
+        }
+        if self.replay.eof_due() {
+            self.replay.eof_sent();
+            return Some(StreamMsg {
+                offset: self.replay.end(),
+                ..self.message(Kind::Eof)
+            });
+        }
+        if self.receive.wants_window(now) {
+            return Some(self.with_credit(Kind::Window));
+        }
+        None
+    }
+
+    pub(crate) fn has_content(&self) -> bool {
+        self.introduced
+            && self.replay.has_content()
+            && (self.phase != Phase::Opening || self.dialect == Dialect::V1)
+    }
+
+    /// The next content, at most `bytes_max` of payload.
+    pub(crate) fn next_content(&mut self, bytes_max: usize) -> Option<StreamMsg> {
+        if !self.has_content() {
+            return None;
+        }
+        let (offset, data) = self.replay.next(bytes_max)?;
+        Some(match self.dialect {
+            Dialect::V1 => StreamMsg {
+                offset,
+                data,
+                want_ack: self.replay.wants_ack(),
+                ..self.with_credit(Kind::Content)
+            },
+            Dialect::Base => StreamMsg {
+                data,
+                ..self.message(Kind::TcpForward)
+            },
+        })
+    }
+
+    fn introduction(&mut self) -> StreamMsg {
+        match (self.role, self.phase) {
+            (Role::Opener, _) => {
+                self.introduced = true;
+                let connecting = StreamMsg {
+                    addr: self.identity.addr.clone(),
+                    ..self.message(Kind::Connecting)
+                };
+                match self.dialect {
+                    Dialect::V1 => StreamMsg {
+                        key: self.key.to_wire(),
+                        limit: self.receive.limit(),
+                        user: self.identity.user.clone(),
+                        ..connecting
+                    },
+                    Dialect::Base => StreamMsg {
+                        data: base_connect_data(&self.identity.addr).into(),
+                        ..connecting
+                    },
+                }
+            }
+            (Role::Acceptor, Phase::Ended(reason)) => {
+                let failed = self.message(Kind::ConnectFailed);
+                match self.dialect {
+                    Dialect::V1 => StreamMsg {
+                        code: reason.code(),
+                        ..failed
+                    },
+                    Dialect::Base => StreamMsg {
+                        data: Bytes::from_static(reason.as_str().as_bytes()),
+                        ..failed
+                    },
+                }
+            }
+            (Role::Acceptor, Phase::Opening | Phase::Open) => {
+                self.introduced = true;
+                match self.dialect {
+                    Dialect::V1 => self.with_credit(Kind::Connected),
+                    Dialect::Base => self.message(Kind::Connected),
+                }
+            }
+        }
+    }
+
+    fn closed_msg(&self, reason: Reason) -> StreamMsg {
+        let closed = self.message(Kind::Closed);
+        match self.dialect {
+            Dialect::V1 => StreamMsg {
+                code: reason.code(),
+                ..closed
+            },
+            Dialect::Base => StreamMsg {
+                data: Bytes::from_static(reason.as_str().as_bytes()),
+                ..closed
+            },
+        }
+    }
+
+    fn with_credit(&mut self, kind: Kind) -> StreamMsg {
+        self.receive.told();
+        StreamMsg {
+            ack: self.receive.ack(),
+            limit: self.receive.limit(),
+            ..self.message(kind)
+        }
+    }
+
+    fn message(&self, kind: Kind) -> StreamMsg {
+        let identity = &self.identity;
+        StreamMsg {
+            node: identity.node.clone(),
+            category: identity.category.clone(),
+            r#type: kind.as_str().into(),
+            topic: identity.topic.as_str().into(),
+            epoch: match self.dialect {
+                Dialect::V1 => self.epoch,
+                Dialect::Base => 0,
+            },
+            ..StreamMsg::default()
+        }
+    }
+
+    /// What is to become of the local socket.
+    pub(crate) fn local_wish(&self) -> LocalWish {
+        let delivered = self.receive.is_delivered();
+        match self.phase {
+            Phase::Ended(Reason::Done) if delivered => LocalWish::Close { reset: false },
+            Phase::Ended(Reason::Done) => LocalWish::Keep,
+            Phase::Ended(_) => LocalWish::Close { reset: true },
+            // "Closes its socket once it has sent its own eof."
+            Phase::Open if delivered && self.replay.is_told() => LocalWish::Close { reset: false },
+            Phase::Opening | Phase::Open => LocalWish::Keep,
+        }
+    }
+
+    /// Nothing more will be said about it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended().is_some() && self.closed_due.is_none() && !self.introduction_due
+    }
+
+    /// The other side has said its last.
+    pub(crate) fn closed_by_peer(&self) -> bool {
+        self.closed_by_peer
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.receive.is_full() && self.ended().is_none()
+    }
+
+    /// When `handle_timeout` has something to do next.
+    pub(crate) fn deadline(&self, config: &StreamConfig) -> Option<Instant> {
+        if self.ended().is_some() {
+            return None;
+        }
+        [
+            self.open_deadline(config),
+            self.receive.ack_deadline(),
+            self.idle_deadline(config),
+            self.full_since
+                .map(|since| since + config.base_stuck_timeout),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn open_deadline(&self, config: &StreamConfig) -> Option<Instant> {
+        let timeout = match self.role {
+            Role::Opener => config.answer_timeout,
+            Role::Acceptor => config.dial_timeout,
+        };
+        match self.phase {
+            Phase::Opening => self.asked_at.map(|asked| asked + timeout),
+            Phase::Open | Phase::Ended(_) => None,
+        }
+    }
+
+    fn idle_deadline(&self, config: &StreamConfig) -> Option<Instant> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        if self.dialect == Dialect::Base && self.replay.source_ended() {
+            return Some(self.moved_at + config.base_half_close_timeout);
+        }
+        if self.replay.is_complete() && self.receive.holds_end() {
+            return Some(self.moved_at + config.grace); // The opener's `done` never came.
+        }
+        (!config.idle_timeout.is_zero()).then(|| self.moved_at + config.idle_timeout)
+    }
+
+    /// Something may be overdue.
+    pub(crate) fn handle_timeout(&mut self, config: &StreamConfig, now: Instant) {
+        if self.ended().is_some() {
+            return;
+        }
+        if self.open_deadline(config).is_some_and(|at| at <= now) {
+            match self.role {
+                Role::Opener => self.fail(Reason::NoAnswer),
+                Role::Acceptor => self.dial_failed(Reason::DialTimeout),
+            }
+        } else if self
+            .full_since
+            .is_some_and(|since| since + config.base_stuck_timeout <= now)
+        {
+            self.fail(Reason::FlowControl);
+        } else if self.idle_deadline(config).is_some_and(|at| at <= now) {
+            if self.dialect == Dialect::Base && self.replay.source_ended() {
+                self.receive.end_here();
+                self.phase = Phase::Ended(Reason::Done);
+                self.closed_due = Some(Reason::Done);
+            } else if self.replay.is_complete() && self.receive.holds_end() {
+                self.phase = Phase::Ended(Reason::Done);
+            } else {
+                self.fail(Reason::IdleTimeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The receiving direction of a stream: bytes held for the local socket, the window promised to the other side, acks.
+//!
+//! Three counters that never stand for one another: `received` (I hold it: the ack), `written` (the socket took it), and
+//! `limit` (you may send up to here: the credit).
+
+use crate::budget::Charge;
+use crate::config::{EARLY_BYTES, StreamConfig};
+use crate::reason::Reason;
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+use bytes::Bytes;
+use core::time::Duration;
+
+/// Shorter pieces are copied, so that a keystroke doesn't pin the buffer that it came in.
+const COPY_BYTES: usize = 4096;
+
+/// The receiving direction.
+#[derive(Debug)]
+pub(crate) struct Receive {
+    queue: VecDeque<Bytes>,
+    received: u64,
+    written: u64,
+    limit: u64,
+    window: u64,
+    window_min: u64,
+    window_max: u64,
+    eof: Option<u64>,
+    /// The local socket's write side was shut down.
+    shut: bool,
+    ack_told: u64,
+    ack_due: Option<Instant>,
+    ack_delay: Duration,
+    granted_at: Instant,
+    grant_due: bool,
+    charge: Charge,
+    /// Base dialect: no credit; bytes held are bounded all the same.
+    base_max: Option<u64>,
+}
+
+impl Receive {
+    pub(crate) fn new(charge: Charge, config: &StreamConfig, now: Instant) -> Receive {
+        Receive {
+            queue: VecDeque::new(),
+            received: 0,
+            written: 0,
+            limit: EARLY_BYTES,
+            window: EARLY_BYTES,
+            window_min: config.window_bytes_min.max(EARLY_BYTES),
+            window_max: config.window_bytes_max.max(EARLY_BYTES),
+            eof: None,
+            shut: false,
+            ack_told: 0,
+            ack_due: None,
+            ack_delay: config.ack_delay,
+            granted_at: now,
+            grant_due: false,
+            charge,
+            base_max: None,
+        }
+    }
+
+    /// From here on by the base dialect: nothing promised, at most `bytes_max` held.
+    pub(crate) fn unlimited(&mut self, bytes_max: u64) {
+        self.base_max = Some(bytes_max);
+        self.limit = u64::MAX;
+    }
+
+    /// Takes bytes that begin at `offset`. Of a partly duplicate range the new part counts.
+    ///
+    /// # Errors
+    /// A gap, bytes past the end, or more than was allowed is the peer's fault.
+    pub(crate) fn content(&mut self, offset: u64, data: Bytes, now: Instant) -> Result<(), Reason> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .ok_or(Reason::ProtocolError)?;
+        if offset > self.received || self.eof.is_some_and(|eof| end > eof) {
+            return Err(Reason::ProtocolError);
+        }
+        if end > self.limit {
+            return Err(Reason::FlowControl);
+        }
+        self.ack_in(now, self.ack_delay);
+        if end <= self.received {
+            return Ok(());
+        }
+        // What is new of it: less than its length, so it fits.
+        let skip = usize::try_from(self.received - offset).unwrap_or(0);
+        let data = data.slice(skip..);
+        self.received = end;
+        self.queue.push_back(if data.len() < COPY_BYTES {
+            Bytes::copy_from_slice(&data)
+        } else {
+            data
+        });
+        if self.base_max.is_some() {
+            self.charge.set(self.held().max(EARLY_BYTES));
+        } else if self.received - self.ack_told >= self.window / 2 {
+            self.ack_in(now, Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// The other side has ended at `offset`.
+    ///
+    /// # Errors
+    /// An end before what was received, or after a gap, is the peer's fault; so is a second, other one.
+    pub(crate) fn end_at(&mut self, offset: u64, now: Instant) -> Result<(), Reason> {
+        if offset != self.received || self.eof.is_some_and(|eof| eof != offset) {
+            return Err(Reason::ProtocolError);
+        }
+        self.eof = Some(offset);
+        self.ack_in(now, Duration::ZERO);
+        Ok(())
+    }
+
+    /// The base dialect's `closed`: the end stands after what came.
+    pub(crate) fn end_here(&mut self) {
+        self.eof = Some(self.received);
+    }
+
+    /// Bytes that wait for the local socket.
+    pub(crate) fn held(&self) -> u64 {
+        self.received - self.written
+    }
+
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Bytes> {
+        self.queue.iter()
+    }
+
+    /// The socket took `bytes`: room for as much again, told to the other side at half a window.
+    pub(crate) fn written(&mut self, bytes: usize, now: Instant, round_trip: Duration) {
+        let mut left = bytes;
+        while left > 0 {
+            let Some(front) = self.queue.front_mut() else {
+                break;
+            };
+            let step = left.min(front.len());
+            left -= step;
+            self.written += step as u64;
+            if step == front.len() {
+                self.queue.pop_front();
+            } else {
+                let _ = front.split_to(step);
+            }
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            self.queue = VecDeque::new();
+        }
+        if self.base_max.is_some() {
+            self.charge.set(self.held().max(EARLY_BYTES));
+        } else if self.eof.is_none() && self.limit - self.written <= self.window / 2 {
+            self.grant(now, round_trip);
+        }
+    }
+
+    /// Promises a new window behind what was written; a larger one if half of the last was used up within two round
+    /// trips, as then the window is what holds the sender back.
+    fn grant(&mut self, now: Instant, round_trip: Duration) {
+        let took = now.saturating_duration_since(self.granted_at);
+        let window = if self.window < self.window_min {
+            self.window_min
+        } else if took < round_trip * 2 {
+            (self.window * 2).min(self.window_max)
+        } else {
+            self.window
+        };
+        if window > self.window && self.charge.try_set(window) {
+            self.window = window;
+        }
+        self.granted_at = now;
+        self.limit = self.limit.max(self.written + self.window);
+        self.grant_due = true;
+    }
+
+    /// Whether the local socket's write side is to be shut down now: everything is written and no more will come.
+    pub(crate) fn wants_shutdown(&self) -> bool {
+        !self.shut && self.eof == Some(self.written)
+    }
+
+    pub(crate) fn shut_down(&mut self) {
+        self.shut = true;
+    }
+
+    /// Everything is written and the socket's write side is shut down.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.shut
+    }
+
+    /// The other side's end is here.
+    pub(crate) fn holds_end(&self) -> bool {
+        self.eof.is_some()
+    }
+
+    /// What is held in order: `eof` counts as one byte.
+    pub(crate) fn ack(&self) -> u64 {
+        self.received + u64::from(self.eof.is_some())
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Answers at once: the sender asked for it.
+    pub(crate) fn ack_now(&mut self, now: Instant) {
+        self.ack_in(now, Duration::ZERO);
+    }
+
+    /// Whether a `window` is due now.
+    pub(crate) fn wants_window(&self, now: Instant) -> bool {
+        self.base_max.is_none() && (self.grant_due || self.ack_due.is_some_and(|due| due <= now))
+    }
+
+    /// The ack and limit were sent.
+    pub(crate) fn told(&mut self) {
+        self.ack_told = self.received;
+        self.ack_due = None;
+        self.grant_due = false;
+    }
+
+    pub(crate) fn ack_deadline(&self) -> Option<Instant> {
+        self.ack_due
+    }
+
+    /// Base dialect: the buffer is full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.base_max.is_some_and(|max| self.held() >= max)
+    }
+
+    /// Frees everything: the stream has ended.
+    pub(crate) fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.written = self.received;
+        self.charge.set(0);
+        self.ack_due = None;
+        self.grant_due = false;
+    }
+
+    fn ack_in(&mut self, now: Instant, delay: Duration) {
+        if self.base_max.is_some() {
+            return;
+        }
+        let due = now + delay;
+        self.ack_due = Some(self.ack_due.map_or(due, |before| before.min(due)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    const ROUND_TRIP: Duration = Duration::from_millis(10);
+
+    fn receive(budget: &Budget) -> Receive {
+        Receive::new(
+            Charge::admit(budget, EARLY_BYTES).expect("room"),
+            &StreamConfig::default(),
+            Instant::ZERO,
+        )
+    }
+
+    fn bytes(count: usize) -> Bytes {
+        Bytes::from(alloc::vec![1; count])
+    }
+
+    #[test]
+    fn of_a_partly_duplicate_range_the_new_part_counts() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        receive
+            .content(0, Bytes::from_static(b"abc"), Instant::ZERO)
+            .expect("in order");
+        receive
+            .content(1, Bytes::from_static(b"bcde"), Instant::ZERO)
+            .expect("overlap");
+        receive
+            .content(0, Bytes::from_static(b"ab"), Instant::ZERO)
+            .expect("duplicate");
+        let all: alloc::vec::Vec<u8> = receive.pending().flatten().copied().collect();
+        assert_eq!((all.as_slice(), receive.ack()), (&b"abcde"[..], 5));
+    }
+
+    #[test]
+    fn gaps_overruns_and_bytes_after_the_end_are_faults() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        assert_eq!(
+            receive.content(1, bytes(1), Instant::ZERO),
+            Err(Reason::ProtocolError)
+        );
+        assert_eq!(
+            receive.content(0, bytes(4097), Instant::ZERO),
+            Err(Reason::FlowControl)
+        );
+        assert_eq!(
+            receive.content(u64::MAX, bytes(4), Instant::ZERO),
+            Err(Reason::ProtocolError)
+        );
+        assert_eq!(receive.end_at(1, Instant::ZERO), Err(Reason::ProtocolError));
+        receive
+            .content(0, bytes(2), Instant::ZERO)
+            .expect("in order");
+        receive.end_at(2, Instant::ZERO).expect("the end");
+        receive.end_at(2, Instant::ZERO).expect("the end, again");
+        assert_eq!(
+            receive.content(2, bytes(1), Instant::ZERO),
+            Err(Reason::ProtocolError)
+        );
+        assert_eq!(receive.ack(), 3);
+    }
+
+    #[test]
+    fn credit_comes_back_only_as_the_socket_takes_bytes() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        receive
+            .content(0, bytes(4096), Instant::ZERO)
+            .expect("in order");
+        assert_eq!(receive.limit(), 4096);
+        receive.written(100, Instant::ZERO, ROUND_TRIP);
+        assert_eq!(receive.limit(), 4096, "less than half a window");
+        receive.written(3000, Instant::ZERO, ROUND_TRIP);
+        assert_eq!(
+            receive.limit(),
+            3100 + 65536,
+            "the first use brings the smallest window"
+        );
+        assert!(receive.wants_window(Instant::ZERO));
+    }
+
+    #[test]
+    fn a_window_grows_while_it_is_what_holds_the_sender_back() {
+        let mut receive = receive(&Budget::new(1 << 30));
+        let (mut now, mut offset) = (Instant::ZERO, 0);
+        let mut window_after = |step: Duration, receive: &mut Receive| {
+            for _ in 0..64 {
+                let count = usize::try_from(receive.limit() - offset).expect("small");
+                receive
+                    .content(offset, bytes(count), now)
+                    .expect("within credit");
+                offset += count as u64;
+                now += step;
+                receive.written(count, now, ROUND_TRIP);
+            }
+            receive.window
+        };
+        assert_eq!(window_after(Duration::from_millis(50), &mut receive), 65536);
+        assert_eq!(
+            window_after(Duration::from_millis(5), &mut receive),
+            16 << 20
+        );
+    }
+
+    #[test]
+    fn an_ack_waits_for_company_but_not_for_long() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        receive
+            .content(0, bytes(1), Instant::ZERO)
+            .expect("in order");
+        assert!(!receive.wants_window(Instant::ZERO));
+        let due = receive.ack_deadline().expect("an ack is due");
+        assert_eq!(due, Instant::ZERO + Duration::from_millis(25));
+        assert!(receive.wants_window(due));
+        receive.told();
+        receive
+            .content(1, bytes(2048), Instant::ZERO)
+            .expect("in order");
+        assert!(receive.wants_window(Instant::ZERO), "half a window");
+    }
+}
