@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto_core::name::NodeName;
+use proto_core::target::TargetsError;
 use serde::{Deserialize, Serialize};
 
 use super::load::{Loaded, load};
@@ -126,10 +127,10 @@ impl Default for Reconnect {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Targets {
-    /// The targets, `host:port`.
-    pub allow: Vec<HostPort>,
+    /// The targets, `host:port` or `host:*`.
+    pub allow: Vec<String>,
     /// Where a port's service really listens; what it names is allowed.
-    pub map: BTreeMap<Port, HostPort>,
+    pub map: BTreeMap<Port, String>,
     /// How long a dial may take.
     #[serde(with = "duration")]
     pub dial_timeout: Duration,
@@ -138,13 +139,45 @@ pub struct Targets {
 impl Default for Targets {
     fn default() -> Self {
         Self {
-            allow: vec![HostPort {
-                host: "127.0.0.1".to_owned(),
-                port: 22,
-            }],
+            allow: vec!["127.0.0.1:22".to_owned()],
             map: BTreeMap::new(),
             dial_timeout: Duration::from_millis(4_500),
         }
+    }
+}
+
+impl Targets {
+    /// These as the core takes them. After [`EdgeConfig::load`] every entry is fine.
+    pub fn parse(&self) -> Result<proto_core::target::Targets, TargetsError> {
+        proto_core::target::Targets::parse(
+            &self.allow,
+            self.map.iter().map(|(port, to)| (port.0, to)),
+        )
+    }
+
+    fn check(&self, places: &Places) -> Vec<Mistake> {
+        let mut found = Vec::new();
+        for (index, entry) in self.allow.iter().enumerate() {
+            if let Err(error) = proto_core::target::Targets::parse([entry], [(22, "127.0.0.1:22")])
+            {
+                found.push(places.mistake(
+                    &format!("targets.allow.{index}"),
+                    format_args!("{error}: expected \"HOST:PORT\" or \"HOST:*\""),
+                ));
+            }
+        }
+        for (port, to) in &self.map {
+            if let Err(error) = proto_core::target::Target::parse(to) {
+                found.push(places.mistake(
+                    &format!("targets.map.{}", port.0),
+                    format_args!("\"{to}\": {error}: expected \"HOST:PORT\""),
+                ));
+            }
+        }
+        if self.dial_timeout.is_zero() {
+            found.push(places.mistake("targets.dial_timeout", "expected more than 0"));
+        }
+        found
     }
 }
 
@@ -246,9 +279,7 @@ impl EdgeConfig {
         if self.reconnect.max < self.reconnect.min {
             found.push(places.mistake("reconnect.max", "expected at least reconnect.min"));
         }
-        if self.targets.dial_timeout.is_zero() {
-            found.push(places.mistake("targets.dial_timeout", "expected more than 0"));
-        }
+        found.extend(self.targets.check(places));
         found.extend(self.streams.check(places));
         found.extend(self.heartbeat.check(places));
         found.extend(self.log.check(places));

@@ -16,9 +16,9 @@ const MISTAKES_MAX: usize = 32;
 
 /// A configuration and where its values came from.
 #[derive(Debug)]
-pub(super) struct Loaded<T> {
-    pub(super) value: T,
-    pub(super) places: Places,
+pub(crate) struct Loaded<T> {
+    pub(crate) value: T,
+    pub(crate) places: Places,
 }
 
 /// Reads the file, if there is one, and puts `settings` over it in order.
@@ -46,6 +46,18 @@ where
         mistakes.extend(result.err());
     }
     mistakes.extend(source.expand(env));
+    deserialize(source, mistakes)
+}
+
+/// Reads a file that nothing is put over, and whose dollar signs are its own.
+pub(crate) fn load_plain<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> {
+    deserialize(read(path, true)?, Vec::new())
+}
+
+fn deserialize<T: DeserializeOwned>(
+    mut source: Source,
+    mut mistakes: Vec<Mistake>,
+) -> Result<Loaded<T>, ConfigError> {
     loop {
         match serde_path_to_error::deserialize(Value::Table(source.tree.clone())) {
             Ok(value) if mistakes.is_empty() => {

@@ -16,6 +16,7 @@ mod values;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 
 pub use client::{ClientConfig, Scheme, Server};
 pub use cloud::{
@@ -23,11 +24,10 @@ pub use cloud::{
     RegistryKind, TlsMode, TokensFile, UsersFile,
 };
 pub use edge::{CloudAddress, Dialect, EdgeAdmin, EdgeConfig, Node, Reconnect, Targets};
+pub(crate) use load::load_plain;
 pub use memory::memory_bytes;
 pub use shared::{Audit, Heartbeat, Log, LogFormat, Streams};
 pub use source::{Overrides, Place, Places, Setting};
-#[allow(unused_imports)]
-pub(crate) use source::{line_column, one_line};
 pub use values::{HostPort, Port, Size, duration_text};
 
 /// One mistake and its place.
@@ -55,6 +55,24 @@ impl ConfigError {
     /// An error of these mistakes.
     pub fn new(mistakes: Vec<Mistake>) -> Self {
         Self { mistakes }
+    }
+
+    /// An error of a whole file.
+    pub fn of_file(path: &Path, text: impl fmt::Display) -> Self {
+        Self::at_line(path, None, text)
+    }
+
+    /// An error of a line of a file.
+    pub fn at_line(path: &Path, line: Option<usize>, text: impl fmt::Display) -> Self {
+        let place = Place::File {
+            path: path.to_owned(),
+            at: line.map(|line| (line, 1)),
+        };
+        Mistake {
+            place,
+            text: text.to_string(),
+        }
+        .into()
     }
 
     /// What was found.

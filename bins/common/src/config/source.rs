@@ -398,7 +398,7 @@ fn join(prefix: &str, key: &str) -> String {
 }
 
 /// Line and column of a byte offset, both from 1, the column in characters.
-pub(crate) fn line_column(text: &str, offset: usize) -> (usize, usize) {
+fn line_column(text: &str, offset: usize) -> (usize, usize) {
     let mut end = offset.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -409,7 +409,7 @@ pub(crate) fn line_column(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
-pub(crate) fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split('\n')
         .map(str::trim)
         .filter(|part| !part.is_empty())

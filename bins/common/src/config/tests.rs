@@ -200,17 +200,17 @@ fn an_edge_needs_to_know_where_to_go() {
     let env = |name: &str| (name == "NODE_NAME").then(|| "node-A".to_owned());
     let path = write(
         &folder,
-        "[cloud]\ncert = \"/x\"\n[targets]\nallow = [\"127.0.0.1:22\", \"nix\"]\nmap = { 22 = \"127.0.0.1:2222\", x = \"a:1\" }\n",
+        "[cloud]\ncert = \"/x\"\n[targets]\nallow = [\"127.0.0.1:*\", \"nix\"]\nmap = { 22 = \"127.0.0.1:0\" }\n",
     );
     let error = EdgeConfig::load(Some(&path), &Overrides::default(), &env)
         .expect_err("mistakes")
         .to_string();
     assert!(
-        error.contains("f.toml:4:26: targets.allow.1: \"nix\" is no address"),
+        error.contains("f.toml:4:25: targets.allow.1: \"nix\": the port must"),
         "{error}"
     );
     assert!(
-        error.contains("f.toml:5:32: targets.map.x: \"x\" is no port"),
+        error.contains("f.toml:5:9: targets.map.22: \"127.0.0.1:0\": the port must"),
         "{error}"
     );
     let path = write(&folder, "[cloud]\ncert = \"/x\"\n");
@@ -231,7 +231,7 @@ fn an_edge_needs_to_know_where_to_go() {
     );
     let config = EdgeConfig::load(Some(&path), &Overrides::default(), &env).expect("good");
     assert_eq!(config.node.name, "node-A");
-    assert_eq!(config.targets.map[&Port(22)].port, 2222);
+    assert_eq!(config.targets.map[&Port(22)], "127.0.0.1:2222");
     assert_eq!(config.targets.dial_timeout, Duration::from_millis(4_500));
 }
 
