@@ -3,4 +3,5 @@
 pub mod args;
 pub mod config;
 pub mod secrets;
+pub mod tls;
 pub mod users;

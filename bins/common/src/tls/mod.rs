@@ -1,0 +1,156 @@
+//! TLS from files: certificates as cert-manager writes them (`tls.crt`, `tls.key`, `ca.crt`), to rustls' configurations.
+//!
+//! The provider is ring, given in so many words everywhere: no default of the process decides.
+
+mod files;
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ServerConfig};
+
+pub use files::{Validity, read_ca, read_identity};
+pub use identity::{CertIdentity, IdentityError};
+
+use crate::config::ConfigError;
+use crate::secrets::Checked;
+
+/// HTTP/2, as gRPC needs it.
+pub const ALPN_H2: &[u8] = b"h2";
+/// HTTP/1.1, for CONNECT.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// The one provider of cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The files of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFiles {
+    /// Its certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The CA of clients' certificates; empty: none are asked for.
+    pub client_ca: PathBuf,
+}
+
+/// A cloud's two faces, made of the same files.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For links: h2.
+    pub grpc: Arc<ServerConfig>,
+    /// For CONNECT in TLS: http/1.1, or no ALPN at all.
+    pub connect: Arc<ServerConfig>,
+}
+
+impl ServerFiles {
+    /// All that are set, for watching.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let all = [&self.cert, &self.key, &self.client_ca];
+        all.into_iter()
+            .filter(|path| !path.as_os_str().is_empty())
+            .cloned()
+            .collect()
+    }
+
+    /// Reads them.
+    ///
+    /// A client that shows a certificate must show one of `client_ca`'s; one that shows none is let through, and must log in some other way.
+    pub fn load(&self) -> Result<Checked<ServerTls>, ConfigError> {
+        let provider = provider();
+        let Checked {
+            value: (chain, key),
+            mut warnings,
+        } = read_identity(&self.cert, &self.key)?;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ConfigError::of_file(&self.cert, error))?;
+        let builder = if self.client_ca.as_os_str().is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let roots = read_ca(&self.client_ca)?;
+            warnings.extend(roots.warnings);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots.value), provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| ConfigError::of_file(&self.client_ca, error))?;
+            builder.with_client_cert_verifier(verifier)
+        };
+        let mut grpc = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| ConfigError::of_file(&self.cert, error))?;
+        grpc.alpn_protocols = vec![ALPN_H2.to_vec()];
+        let mut connect = grpc.clone();
+        connect.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+        // A session of one face is none of the other's.
+        connect.session_storage = rustls::server::ServerSessionMemoryCache::new(1_024);
+        let value = ServerTls {
+            grpc: Arc::new(grpc),
+            connect: Arc::new(connect),
+        };
+        Ok(Checked { value, warnings })
+    }
+}
+
+/// The files of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The CA of the server's certificate.
+    pub ca: PathBuf,
+    /// The client's own certificate chain; empty: it shows none.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl ClientFiles {
+    /// All that are set, for watching.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let all = [&self.ca, &self.cert, &self.key];
+        all.into_iter()
+            .filter(|path| !path.as_os_str().is_empty())
+            .cloned()
+            .collect()
+    }
+
+    /// Reads them. Servers are trusted by this CA alone, never by the system's.
+    pub fn load(&self, alpn: &[&[u8]]) -> Result<Checked<Arc<ClientConfig>>, ConfigError> {
+        if self.ca.as_os_str().is_empty() {
+            return Err(ConfigError::of_file(
+                Path::new("ca"),
+                "no CA is set: expected the path of the PEM file that the cloud's certificate was issued by",
+            ));
+        }
+        let Checked {
+            value: roots,
+            mut warnings,
+        } = read_ca(&self.ca)?;
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ConfigError::of_file(&self.ca, error))?
+            .with_root_certificates(roots);
+        let mut config = if self.cert.as_os_str().is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let own = read_identity(&self.cert, &self.key)?;
+            warnings.extend(own.warnings);
+            let (chain, key) = own.value;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| ConfigError::of_file(&self.cert, error))?
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Checked {
+            value: Arc::new(config),
+            warnings,
+        })
+    }
+}
