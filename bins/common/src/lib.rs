@@ -2,6 +2,13 @@
 
 pub mod args;
 pub mod config;
+pub mod exit;
+pub mod log;
+pub mod ready;
 pub mod secrets;
+mod shared;
 pub mod tls;
 pub mod users;
+pub mod watch;
+
+pub use shared::Shared;
