@@ -13,6 +13,11 @@ fn message() {
 }
 
 #[test]
+fn stream() {
+    replay("stream", tunnel_fuzz::stream::check);
+}
+
+#[test]
 fn tokens() {
     replay("tokens", tunnel_fuzz::tokens::check);
 }

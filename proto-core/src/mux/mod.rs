@@ -329,6 +329,11 @@ impl Mux {
             return;
         };
         entry.stream.settle();
+        if entry.link.is_none()
+            && let Some(reason) = entry.stream.ended()
+        {
+            entry.stream.cut(reason); // There is nobody to tell.
+        }
         if self.role == Role::Opener && !entry.answered {
             match entry.stream.phase() {
                 Phase::Opening => {}
