@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ pub struct Target {
     stop: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Target {
@@ -31,6 +32,7 @@ impl Target {
             stop: stop.clone(),
             open: open.clone(),
             accepted: accepted.clone(),
+            sent: Arc::default(),
         };
         let handler = Arc::new(handler);
         thread::spawn(move || {
@@ -90,14 +92,20 @@ impl Target {
 
     /// The first byte of a connection chooses what it does: `e` echo, `s` source, `h` hold without reading.
     pub fn many_sided() -> Self {
-        Self::serve(|mut socket| {
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = sent.clone();
+        let mut target = Self::serve(move |mut socket| {
             let mut choice = [0];
             if socket.read_exact(&mut choice).is_err() {
                 return;
             }
             let mut buffer = vec![0; 65536];
             match choice[0] {
-                b's' => while socket.write_all(&buffer).is_ok() {},
+                b's' => {
+                    while let Ok(len) = socket.write(&buffer) {
+                        count.fetch_add(len as u64, Ordering::SeqCst);
+                    }
+                }
                 b'h' => hold(&socket),
                 _ => {
                     while let Ok(len @ 1..) = socket.read(&mut buffer) {
@@ -107,7 +115,9 @@ impl Target {
                     }
                 }
             }
-        })
+        });
+        target.sent = sent;
+        target
     }
 
     /// `127.0.0.1:port`.
@@ -118,6 +128,11 @@ impl Target {
     /// Connections being served now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that its sources have got rid of.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Connections accepted so far.
