@@ -1,0 +1,631 @@
+//! A node's hub and an edge, joined by nothing but a queue of messages: the shapes of a session, message by message.
+#![allow(clippy::expect_used, missing_docs)]
+
+use bytes::Bytes;
+use proto_core::config::Config;
+use proto_core::edge::{DialectChoice, EdgeConfig, Reconnect};
+use proto_core::hub::{LinkUp, OpenRequest};
+use proto_core::name::NodeName;
+use proto_core::output::{LinkLoss, StreamRecord};
+use proto_core::proto::StreamMsg;
+use proto_core::reason::Reason;
+use proto_core::target::{Target, Targets};
+use proto_core::{
+    Budget, Dialect, Edge, Event, Instant, LinkId, Machine, NodeHub, Output, StreamId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LIMIT: usize = 100_000;
+
+/// One side's sockets: what was read from and written to them.
+#[derive(Default)]
+struct Sockets {
+    /// What the peer of the socket sends, with whether it ends then.
+    input: BTreeMap<StreamId, (Vec<u8>, bool)>,
+    /// What the peer of the socket has got.
+    output: BTreeMap<StreamId, Vec<u8>>,
+    ended: BTreeSet<StreamId>,
+    /// With whether it was reset.
+    closed: BTreeMap<StreamId, bool>,
+    /// Sockets whose peer doesn't read.
+    stuck: BTreeSet<StreamId>,
+    eof_given: BTreeSet<StreamId>,
+}
+
+#[derive(Default)]
+struct Log {
+    replies: BTreeMap<StreamId, u16>,
+    records: Vec<StreamRecord>,
+    dials: Vec<(StreamId, String)>,
+    ended_links: Vec<LinkId>,
+    events: Vec<Event>,
+    /// Every message, in order, as `direction type`.
+    messages: Vec<String>,
+}
+
+struct World {
+    now: Instant,
+    hub: NodeHub,
+    edge: Edge,
+    hub_link: Option<LinkId>,
+    edge_link: Option<LinkId>,
+    at_hub: Sockets,
+    at_edge: Sockets,
+    hub_log: Log,
+    edge_log: Log,
+    budget: Budget,
+    dial_result: Option<Result<(), Reason>>,
+}
+
+/// Serves one socket as a driver does.
+fn serve(machine: &mut impl Machine, sockets: &mut Sockets, id: StreamId, now: Instant) {
+    if sockets.closed.contains_key(&id) {
+        return;
+    }
+    if !sockets.stuck.contains(&id) {
+        let data: Vec<u8> = machine.pending_write(id).flatten().copied().collect();
+        if !data.is_empty() {
+            sockets.output.entry(id).or_default().extend(&data);
+            machine.written(id, data.len(), now);
+        }
+        if machine.take_shutdown(id, now) {
+            sockets.ended.insert(id);
+        }
+    }
+    let Some((input, ends)) = sockets.input.get_mut(&id) else {
+        return;
+    };
+    while !input.is_empty() {
+        let room = machine.wants_read(id, now).min(input.len());
+        if room == 0 {
+            return;
+        }
+        let rest = input.split_off(room);
+        machine.handle_read(id, Bytes::from(std::mem::replace(input, rest)), now);
+    }
+    if *ends && sockets.eof_given.insert(id) {
+        machine.handle_read_eof(id, now);
+    }
+}
+
+fn drain(machine: &mut impl Machine, sockets: &mut Sockets, log: &mut Log, now: Instant) -> bool {
+    let mut busy = false;
+    while let Some(output) = machine.poll_output() {
+        busy = true;
+        match output {
+            Output::Local(id) => serve(machine, sockets, id, now),
+            Output::Close { id, reset } => {
+                assert!(sockets.closed.insert(id, reset).is_none(), "closed twice");
+            }
+            Output::Reply { id, reply } => {
+                let before = log.replies.insert(id, reply.status());
+                assert!(before.is_none(), "a second reply");
+                assert!(!sockets.output.contains_key(&id), "bytes before the reply");
+            }
+            Output::Dial { id, target } => log.dials.push((id, target.to_string())),
+            Output::EndLink { link, .. } => log.ended_links.push(link),
+            Output::Event(Event::StreamEnded(record)) => log.records.push(record),
+            Output::Event(event) => log.events.push(event),
+            Output::TransmitReady(_) | Output::LinkReadable(_) | Output::Connect(_) => {}
+        }
+    }
+    busy
+}
+
+impl World {
+    fn new(dialect: DialectChoice, config: Config) -> World {
+        let node = NodeName::parse("node-A").expect("a name");
+        let budget = Budget::new(1 << 26);
+        let hub = NodeHub::new(
+            NodeName::parse("node-a").expect("a name"),
+            Arc::new(config.clone()),
+            budget.clone(),
+            [1; 32],
+        );
+        let edge = EdgeConfig {
+            node,
+            addresses: 1,
+            targets: Targets::parse(["127.0.0.1:22"], Vec::<(u16, &str)>::new()).expect("targets"),
+            reconnect: Reconnect::default(),
+            dialect,
+            limits: config,
+        };
+        let mut world = World {
+            now: Instant::ZERO,
+            hub,
+            edge: Edge::new(edge, budget.clone(), [2; 32], Instant::ZERO),
+            hub_link: None,
+            edge_link: None,
+            at_hub: Sockets::default(),
+            at_edge: Sockets::default(),
+            hub_log: Log::default(),
+            edge_log: Log::default(),
+            budget,
+            dial_result: Some(Ok(())),
+        };
+        world.connect();
+        world
+    }
+
+    /// Answers the edge's wish to connect.
+    fn connect(&mut self) {
+        let attempt =
+            std::iter::from_fn(|| self.edge.poll_output()).find_map(|output| match output {
+                Output::Connect(attempt) => Some(attempt),
+                _ => None,
+            });
+        let Some(attempt) = attempt else {
+            return;
+        };
+        let dialect = match attempt.version_1 {
+            true => Dialect::V1,
+            false => Dialect::Base,
+        };
+        let up = LinkUp {
+            dialect,
+            instance: Some(attempt.instance.clone()),
+            spelling: NodeName::parse("node-A").expect("a name"),
+            remote: "edge".into(),
+        };
+        self.hub_link = Some(self.hub.link_up(up, self.now));
+        self.edge_link = self
+            .edge
+            .link_started(attempt.attempt, "cloud".into(), self.now);
+        let link = self.edge_link.expect("the attempt is current");
+        self.edge
+            .link_established(link, attempt.version_1, self.now);
+    }
+
+    fn open(&mut self, target: &str, early: &'static [u8]) -> StreamId {
+        let request = OpenRequest {
+            target: Target::parse(target).expect("a target"),
+            user: None,
+            user_budget: None,
+            client: "client".into(),
+            trace_id: None,
+            early: Bytes::from_static(early),
+            wait: Duration::from_secs(3),
+            offline_since: None,
+        };
+        self.hub.open(request, self.now)
+    }
+
+    /// Moves messages and serves sockets until nothing moves; time stands still.
+    fn settle(&mut self) {
+        for _ in 0..LIMIT {
+            let mut busy = drain(&mut self.hub, &mut self.at_hub, &mut self.hub_log, self.now);
+            busy |= drain(
+                &mut self.edge,
+                &mut self.at_edge,
+                &mut self.edge_log,
+                self.now,
+            );
+            if let Some(result) = self.dial_result {
+                for (id, _) in std::mem::take(&mut self.edge_log.dials) {
+                    self.edge.handle_dialed(id, result, self.now);
+                    busy = true;
+                }
+            }
+            busy |= self.move_message();
+            if !busy {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn move_message(&mut self) -> bool {
+        let (Some(hub_link), Some(edge_link)) = (self.hub_link, self.edge_link) else {
+            return false;
+        };
+        let down = self.hub.poll_transmit(hub_link, self.now);
+        let up = self.edge.poll_transmit(edge_link, self.now);
+        let busy = down.is_some() || up.is_some();
+        if let Some(msg) = down {
+            self.hub_log.messages.push(msg.r#type.clone());
+            self.edge.handle_message(edge_link, msg, self.now);
+        }
+        if let Some(msg) = up {
+            self.edge_log.messages.push(msg.r#type.clone());
+            self.hub.handle_message(hub_link, msg, self.now);
+        }
+        busy
+    }
+
+    /// Lets time pass, deadline by deadline.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        for _ in 0..LIMIT {
+            let next = [self.hub.deadline(), self.edge.deadline()]
+                .into_iter()
+                .flatten()
+                .map(|deadline| deadline.at)
+                .min();
+            match next {
+                Some(at) if at <= end => {
+                    self.now = self.now.max(at);
+                    self.hub.handle_timeout(self.now);
+                    self.edge.handle_timeout(self.now);
+                    self.settle();
+                }
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("timers never rest");
+    }
+
+    fn edge_socket(&self) -> StreamId {
+        *self
+            .at_edge
+            .output
+            .keys()
+            .chain(self.at_edge.input.keys())
+            .max()
+            .unwrap_or_else(|| panic!("no socket at the edge"))
+    }
+}
+
+/// The id that the edge will give to the next stream it accepts is found by its dial.
+fn connected_pair(world: &mut World) -> (StreamId, StreamId) {
+    world.dial_result = None;
+    let here = world.open("127.0.0.1:22", b"");
+    world.settle();
+    let (there, _) = world.edge_log.dials.pop().expect("a dial");
+    world.edge.handle_dialed(there, Ok(()), world.now);
+    world.dial_result = Some(Ok(()));
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&here), Some(&200));
+    (here, there)
+}
+
+fn bytes(count: usize) -> Vec<u8> {
+    (0..count).map(|index| (index % 251) as u8).collect()
+}
+
+#[test]
+fn early_bytes_go_right_behind_connecting() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    world.settle();
+    world.hub_log.messages.clear();
+    world.dial_result = None;
+    let id = world.open("127.0.0.1:22", b"SSH-2.0-client\r\n");
+    world.settle();
+    assert_eq!(world.hub_log.messages, ["connecting", "content"]);
+    assert!(world.hub_log.replies.is_empty());
+    let (there, target) = world.edge_log.dials.pop().expect("a dial");
+    assert_eq!(target, "127.0.0.1:22");
+    world.edge.handle_dialed(there, Ok(()), world.now);
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&id), Some(&200));
+    assert_eq!(
+        world.at_edge.output[&world.edge_socket()],
+        b"SSH-2.0-client\r\n"
+    );
+}
+
+#[test]
+fn bulk_both_ways_then_each_end_first() {
+    for (dialect, client_first) in [
+        (DialectChoice::Auto, true),
+        (DialectChoice::Auto, false),
+        (DialectChoice::Base, false),
+    ] {
+        let mut world = World::new(dialect, Config::default());
+        let (here, there) = connected_pair(&mut world);
+        let (up, down) = (bytes(3_000_000), bytes(10_000_001));
+        world.at_hub.input.insert(here, (up.clone(), client_first));
+        world
+            .at_edge
+            .input
+            .insert(there, (down.clone(), !client_first));
+        serve(&mut world.hub, &mut world.at_hub, here, world.now);
+        serve(&mut world.edge, &mut world.at_edge, there, world.now);
+        world.pass(Duration::from_millis(100));
+        if client_first {
+            // `nc -N`: its end has come through, and it still gets everything.
+            assert!(world.at_edge.ended.contains(&there));
+            assert!(!world.at_hub.ended.contains(&here));
+            world.at_edge.input.insert(there, (Vec::new(), true));
+            serve(&mut world.edge, &mut world.at_edge, there, world.now);
+        } else if dialect == DialectChoice::Auto {
+            assert!(world.at_hub.ended.contains(&here));
+            world.at_hub.input.insert(here, (Vec::new(), true));
+            serve(&mut world.hub, &mut world.at_hub, here, world.now);
+        }
+        world.pass(Duration::from_secs(31));
+        assert!(world.at_hub.output[&here] == down, "down");
+        assert!(world.at_edge.output[&there] == up, "up");
+        assert_eq!(world.at_hub.closed.get(&here), Some(&false), "{dialect:?}");
+        assert_eq!(world.at_edge.closed.get(&there), Some(&false));
+        for log in [&world.hub_log, &world.edge_log] {
+            assert_eq!(log.records.len(), 1);
+            let record = &log.records[0];
+            assert_eq!(record.reason, Reason::Done);
+            assert_eq!(record.bytes_to_edge, 3_000_000);
+            assert_eq!(record.bytes_from_edge, 10_000_001);
+        }
+        assert_eq!(world.budget.used(), 0);
+    }
+}
+
+#[test]
+fn a_reset_at_one_end_is_a_reset_at_the_other() {
+    for dialect in [DialectChoice::Auto, DialectChoice::Base] {
+        let mut world = World::new(dialect, Config::default());
+        let (here, there) = connected_pair(&mut world);
+        world.edge.handle_socket_error(there, world.now);
+        world.settle();
+        // Base has one `closed` for every end: there it looks like one in good order, and stays open until the client's.
+        match dialect {
+            DialectChoice::Base => assert!(world.at_hub.ended.contains(&here)),
+            _ => assert_eq!(world.at_hub.closed.get(&here), Some(&true)),
+        }
+        assert_eq!(world.edge_log.records[0].reason, Reason::Reset);
+        assert_eq!(world.budget.used(), 0);
+    }
+}
+
+#[test]
+fn refusals_reach_the_client_with_their_status() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    let forbidden = world.open("127.0.0.1:3306", b"");
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&forbidden), Some(&403));
+    world.dial_result = Some(Err(Reason::Refused));
+    let refused = world.open("127.0.0.1:22", b"hello");
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&refused), Some(&502));
+    assert!(world.at_hub.closed.contains_key(&refused));
+    world.dial_result = None;
+    let swallowed = world.open("127.0.0.1:22", b"");
+    world.pass(Duration::from_millis(4_499));
+    assert_eq!(world.hub_log.replies.get(&swallowed), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.hub_log.replies.get(&swallowed), Some(&504));
+    assert_eq!(world.budget.used(), 0);
+    assert_eq!(world.hub_log.records.len(), 3);
+    assert_eq!(world.edge_log.records.len(), 3);
+}
+
+#[test]
+fn an_edge_that_does_not_answer_costs_504_and_cancels_the_dial() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    world.settle();
+    let edge_link = world.edge_link.take();
+    let id = world.open("127.0.0.1:22", b"");
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.hub_log.replies.get(&id), Some(&504));
+    world.edge_link = edge_link;
+    world.settle();
+    assert!(
+        world.edge_log.dials.is_empty(),
+        "it was cancelled before it began"
+    );
+    assert_eq!(world.budget.used(), 0);
+}
+
+#[test]
+fn a_connect_waits_for_a_node_that_comes_back() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    world.settle();
+    let (hub_link, edge_link) = (world.hub_link.take(), world.edge_link.take());
+    world
+        .hub
+        .link_lost(hub_link.expect("a link"), LinkLoss::Broken, world.now);
+    world
+        .edge
+        .link_lost(edge_link.expect("a link"), LinkLoss::Broken, world.now);
+    let waits = world.open("127.0.0.1:22", b"");
+    world.settle();
+    assert!(world.hub_log.replies.is_empty());
+    world.now += Duration::from_secs(1);
+    world.edge.handle_timeout(world.now);
+    world.connect();
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&waits), Some(&200));
+    let (hub_link, edge_link) = (world.hub_link.take(), world.edge_link.take());
+    world
+        .hub
+        .link_lost(hub_link.expect("a link"), LinkLoss::Broken, world.now);
+    world
+        .edge
+        .link_lost(edge_link.expect("a link"), LinkLoss::Broken, world.now);
+    let in_vain = world.open("127.0.0.1:22", b"");
+    world.now += Duration::from_secs(3);
+    world.hub.handle_timeout(world.now);
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&in_vain), Some(&503));
+}
+
+#[test]
+fn a_reader_that_stops_holds_up_nobody_else() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    let (stuck_here, stuck_there) = connected_pair(&mut world);
+    let (here, there) = connected_pair(&mut world);
+    world.at_hub.stuck.insert(stuck_here);
+    world
+        .at_edge
+        .input
+        .insert(stuck_there, (bytes(50_000_000), false));
+    serve(&mut world.edge, &mut world.at_edge, stuck_there, world.now);
+    world.settle();
+    assert!(world.budget.used() < 1 << 20, "{}", world.budget.used());
+    world.at_edge.input.insert(there, (bytes(5_000_000), false));
+    serve(&mut world.edge, &mut world.at_edge, there, world.now);
+    world.settle();
+    assert_eq!(world.at_hub.output[&here].len(), 5_000_000);
+}
+
+#[test]
+fn in_base_a_reader_that_stops_holds_the_link_until_its_time_is_up() {
+    let mut world = World::new(DialectChoice::Base, Config::default());
+    let (stuck_here, stuck_there) = connected_pair(&mut world);
+    let (here, there) = connected_pair(&mut world);
+    let hub_link = world.hub_link.expect("a link");
+    world.at_hub.stuck.insert(stuck_here);
+    world
+        .at_edge
+        .input
+        .insert(stuck_there, (bytes(1 << 20), false));
+    serve(&mut world.edge, &mut world.at_edge, stuck_there, world.now);
+    world.settle();
+    assert!(!world.hub.wants_message(hub_link));
+    world.now += Duration::from_secs(10);
+    world.hub.handle_timeout(world.now);
+    world.settle();
+    assert!(world.hub.wants_message(hub_link));
+    assert_eq!(world.hub_log.records[0].reason, Reason::FlowControl);
+    world.at_edge.input.insert(there, (bytes(5_000), false));
+    serve(&mut world.edge, &mut world.at_edge, there, world.now);
+    world.settle();
+    assert_eq!(world.at_hub.output[&here].len(), 5_000);
+}
+
+#[test]
+fn the_newest_of_two_edges_has_the_name_and_the_older_ones_late_end_takes_nothing() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    world.settle();
+    let old = world.hub_link.expect("a link");
+    let up = LinkUp {
+        dialect: Dialect::V1,
+        instance: None,
+        spelling: NodeName::parse("node-A").expect("a name"),
+        remote: "another".into(),
+    };
+    let new = world.hub.link_up(up, world.now);
+    world.hub_link = None;
+    world.settle();
+    assert_eq!(world.hub_log.ended_links, [old]);
+    world.hub.link_lost(old, LinkLoss::Closed, world.now);
+    assert!(world.hub.is_linked());
+    world.open("127.0.0.1:22", b"");
+    let msg = std::iter::from_fn(|| world.hub.poll_transmit(new, world.now))
+        .find(|msg| msg.r#type == "connecting");
+    assert!(msg.is_some());
+    world.edge.link_lost(
+        world.edge_link.expect("a link"),
+        LinkLoss::Replaced,
+        world.now,
+    );
+    let next = world.edge.deadline().expect("it comes again").at;
+    assert!(
+        next >= world.now + Duration::from_secs(5),
+        "at its longest backoff"
+    );
+}
+
+#[test]
+fn faults_of_a_peer_harm_only_what_they_name() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    let (victim, _) = connected_pair(&mut world);
+    let (other, _) = connected_pair(&mut world);
+    let link = world.hub_link.expect("a link");
+    let topic_of = |world: &World, id| {
+        let infos = world.hub.stream_infos();
+        infos
+            .into_iter()
+            .find(|info| info.id == id)
+            .expect("known")
+            .topic
+    };
+    let msg = |kind: &str, topic: String| StreamMsg {
+        node: "node-A".into(),
+        category: "ssh".into(),
+        r#type: kind.into(),
+        topic,
+        epoch: 1,
+        ..StreamMsg::default()
+    };
+    let topic = topic_of(&world, victim);
+    // Ignored: an unknown type, another node, an old attachment.
+    world
+        .hub
+        .handle_message(link, msg("surprise", topic.clone()), world.now);
+    let elsewhere = StreamMsg {
+        node: "node-B".into(),
+        ..msg("closed", topic.clone())
+    };
+    world.hub.handle_message(link, elsewhere, world.now);
+    let old = StreamMsg {
+        epoch: 0,
+        ..msg("closed", topic.clone())
+    };
+    world.hub.handle_message(link, old, world.now);
+    world.settle();
+    assert!(world.hub_log.records.is_empty());
+    // An ack beyond what was ever sent ends that stream.
+    let wild = StreamMsg {
+        ack: 1 << 40,
+        ..msg("window", topic)
+    };
+    world.hub.handle_message(link, wild, world.now);
+    world.settle();
+    assert_eq!(world.hub_log.records[0].reason, Reason::ProtocolError);
+    assert_eq!(world.edge_log.records[0].reason, Reason::ProtocolError);
+    // So does content past the credit.
+    let topic = topic_of(&world, other);
+    let flood = StreamMsg {
+        data: Bytes::from(vec![0; 5000]),
+        ..msg("content", topic)
+    };
+    world.hub.handle_message(link, flood, world.now);
+    world.settle();
+    assert_eq!(world.hub_log.records[1].reason, Reason::FlowControl);
+    // What an edge may not send at all ends its link.
+    world
+        .hub
+        .handle_message(link, msg("connecting", "t".into()), world.now);
+    world.settle();
+    assert_eq!(world.hub_log.ended_links, [link]);
+    assert_eq!(world.budget.used(), 0);
+}
+
+#[test]
+fn limits_refuse_and_leave_nothing_behind() {
+    let mut config = Config::default();
+    config.links.pending_per_node_max = 3;
+    config.links.streams_per_link_max = 5;
+    let mut world = World::new(DialectChoice::Auto, config);
+    world.settle();
+    world.dial_result = None;
+    let ids: Vec<StreamId> = (0..4).map(|_| world.open("127.0.0.1:22", b"")).collect();
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&ids[3]), Some(&503));
+    world.dial_result = Some(Ok(()));
+    world.settle();
+    let more: Vec<StreamId> = (0..3).map(|_| world.open("127.0.0.1:22", b"")).collect();
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&more[1]), Some(&200));
+    assert_eq!(world.hub_log.replies.get(&more[2]), Some(&503));
+    world.hub.shut_down(world.now);
+    world.edge.shut_down(world.now);
+    world.settle();
+    assert!(world.hub.is_idle() && world.edge.is_idle());
+    assert_eq!(world.budget.used(), 0);
+}
+
+#[test]
+fn an_idle_link_lives_and_a_silent_one_dies() {
+    let mut world = World::new(DialectChoice::Auto, Config::default());
+    connected_pair(&mut world);
+    world.pass(Duration::from_secs(600));
+    assert!(world.hub_log.ended_links.is_empty() && world.edge_log.ended_links.is_empty());
+    let heartbeats = world
+        .hub_log
+        .messages
+        .iter()
+        .filter(|kind| *kind == "heartbeat")
+        .count();
+    assert!(heartbeats < 80, "{heartbeats} heartbeats in ten minutes");
+    (world.hub_link, world.edge_link) = (None, None);
+    world.pass(Duration::from_secs(16));
+    assert_eq!(world.hub_log.ended_links.len(), 1);
+    assert_eq!(world.edge_log.ended_links.len(), 1);
+    assert_eq!(world.hub_log.records[0].reason, Reason::NodeOffline);
+}
