@@ -2,8 +2,9 @@
 //! limit, and nothing left behind when links and sockets are gone.
 //!
 //! The first bytes choose the end and the limits; the others are steps: a message of any kind with plausible or absurd fields, a read,
-//! a write, an end, a dial's result, a link lost or made, time.
+//! a write, an end, a dial's result, a link lost or made, time. With `FUZZ_TRACE` in the environment what goes in and out is printed.
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub fn check(bytes: &[u8]) {
 
 fn play<M: End>(machine: M, dialect: Dialect, budget: Budget, mut cursor: Cursor<'_>) {
     let mut play = Play {
+        traces: std::env::var_os("FUZZ_TRACE").is_some(),
         machine,
         dialect,
         budget,
@@ -149,6 +151,7 @@ struct Play<M> {
     links: BTreeSet<LinkId>,
     sockets: BTreeMap<StreamId, Socket>,
     topics: Vec<String>,
+    traces: bool,
 }
 
 impl<M: End> Play<M> {
@@ -210,6 +213,7 @@ impl<M: End> Play<M> {
             epoch: cursor.pick(&[1, 1, 1, 0, 2, u32::MAX]),
             want_ack: cursor.flag(),
         };
+        self.trace(&msg);
         self.machine.handle_message(link, msg, self.now);
     }
 
@@ -219,6 +223,7 @@ impl<M: End> Play<M> {
             let Some(msg) = self.machine.poll_transmit(link, self.now) else {
                 return;
             };
+            self.trace(&msg);
             assert_eq!(wire::check(&msg, MESSAGE_BYTES_MAX), Ok(()));
             if !self.topics.contains(&msg.topic) && self.topics.len() < 64 {
                 self.topics.push(msg.topic);
@@ -248,6 +253,7 @@ impl<M: End> Play<M> {
         }
         let pending: usize = self.machine.pending_write(id).map(Bytes::len).sum();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(pending);
+        self.trace(&("written", id, bytes));
         self.machine.written(id, bytes, self.now);
         self.machine.take_shutdown(id, self.now);
     }
@@ -277,6 +283,7 @@ impl<M: End> Play<M> {
         if result.is_err() {
             self.sockets.remove(&id);
         }
+        self.trace(&("dialed", id, result));
         self.machine.handle_dialed(id, result, self.now);
     }
 
@@ -317,6 +324,7 @@ impl<M: End> Play<M> {
             let Some(output) = self.machine.poll_output() else {
                 return;
             };
+            self.trace(&output);
             match output {
                 Output::TransmitReady(_)
                 | Output::LinkReadable(_)
@@ -326,10 +334,11 @@ impl<M: End> Play<M> {
                     self.links.remove(&link);
                 }
                 Output::Reply { id, reply } => {
-                    // A stream may be refused, and closed, within the call that asked for it.
-                    let socket = self.sockets.entry(id).or_default();
-                    assert!(!socket.replied, "{id} has two replies");
-                    socket.replied = true;
+                    // The client may have gone meanwhile.
+                    if let Some(socket) = self.sockets.get_mut(&id) {
+                        assert!(!socket.replied, "{id} has two replies");
+                        socket.replied = true;
+                    }
                     let _ = reply.into_bytes();
                 }
                 Output::Dial { id, .. } => {
@@ -352,6 +361,12 @@ impl<M: End> Play<M> {
             }
         }
         panic!("outputs have no end");
+    }
+
+    fn trace(&self, what: &dyn Debug) {
+        if self.traces {
+            println!("{:?} {what:?}", self.now);
+        }
     }
 
     fn check_bounds(&mut self) {

@@ -293,6 +293,9 @@ impl Stream {
         }
         if self.dialect == Dialect::V1 && reason != Reason::Done {
             self.end_abruptly(reason);
+        } else if self.phase == Phase::Opening {
+            // "`closed` cancels a dial": there is no socket to deliver to, and none is waited for.
+            self.end_abruptly(Reason::Reset);
         } else {
             self.receive.end_here();
             self.replay.clear();
