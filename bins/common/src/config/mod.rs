@@ -13,6 +13,8 @@ mod source;
 mod values;
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
