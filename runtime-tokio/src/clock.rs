@@ -35,4 +35,10 @@ impl Clock {
             .unwrap_or_default();
         WallTime::from_unix_seconds(since.as_secs())
     }
+
+    /// What it said at a time of the core's, as far as can be told now.
+    pub fn wall_at(&self, at: Instant) -> WallTime {
+        let ago = self.now().saturating_duration_since(at).as_secs();
+        WallTime::from_unix_seconds(self.wall().as_unix_seconds().saturating_sub(ago))
+    }
 }

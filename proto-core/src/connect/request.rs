@@ -50,6 +50,13 @@ pub enum ProxyCredentials {
     Unreadable,
 }
 
+impl ProxyCredentials {
+    /// Takes the value of `Proxy-Authorization`, or of `Authorization` where the same users are asked.
+    pub fn parse(value: &[u8]) -> ProxyCredentials {
+        parse_credential(value).unwrap_or(ProxyCredentials::Unreadable)
+    }
+}
+
 impl ConnectRequest {
     /// The node that the host names; `None` if no node can have such a name.
     pub fn node(&self) -> Option<NodeName> {
@@ -116,7 +123,7 @@ fn parse_credentials(fields: &[httparse::Header<'_>]) -> Option<ProxyCredentials
     if values.next().is_some() {
         return Some(ProxyCredentials::Unreadable);
     }
-    Some(parse_credential(value).unwrap_or(ProxyCredentials::Unreadable))
+    Some(ProxyCredentials::parse(value))
 }
 
 fn parse_credential(value: &[u8]) -> Option<ProxyCredentials> {

@@ -86,13 +86,34 @@ mod tests {
 
     #[test]
     fn keys_are_camel_case_and_the_unknown_is_left_out() {
-        let node = Node { name: "node-A".into(), state: "online".into(), rtt_ms: Some(1.5), ..Node::default() };
-        let text = serde_json::to_string(&Items { items: vec![node.clone()] }).expect("JSON");
-        assert_eq!(text, r#"{"items":[{"name":"node-A","state":"online","rttMs":1.5,"streams":0}]}"#);
-        let stream = Stream { topic: "t".into(), bytes_to_edge: 1, ..Stream::default() };
+        let node = Node {
+            name: "node-A".into(),
+            state: "online".into(),
+            rtt_ms: Some(1.5),
+            ..Node::default()
+        };
+        let text = serde_json::to_string(&Items {
+            items: vec![node.clone()],
+        })
+        .expect("JSON");
+        assert_eq!(
+            text,
+            r#"{"items":[{"name":"node-A","state":"online","rttMs":1.5,"streams":0}]}"#
+        );
+        let stream = Stream {
+            topic: "t".into(),
+            bytes_to_edge: 1,
+            ..Stream::default()
+        };
         let text = serde_json::to_string(&stream).expect("JSON");
-        assert_eq!(text, r#"{"topic":"t","node":"","target":"","state":"","bytesToEdge":1,"bytesFromEdge":0}"#);
+        assert_eq!(
+            text,
+            r#"{"topic":"t","node":"","target":"","state":"","bytesToEdge":1,"bytesFromEdge":0}"#
+        );
         let newer = r#"{"name":"node-A","state":"online","rttMs":1.5,"colour":"blue"}"#;
-        assert_eq!(serde_json::from_str::<Node>(newer).expect("a node of a newer version"), node);
+        assert_eq!(
+            serde_json::from_str::<Node>(newer).expect("a node of a newer version"),
+            node
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! A driver's links: messages from them to the machine, and from the machine to them as there is room.
 use std::task::{Context, Poll};
 
-use proto_core::{LinkEnd, LinkId, Machine};
+use proto_core::output::LinkEnd;
+use proto_core::{LinkId, Machine};
 
 use super::ready::Source;
 use super::{Driver, Shell, Token};
-use crate::grpc::{Link, Loss, Received};
+use crate::grpc::{self, Link, Loss, Received};
 
 /// Messages taken from a link in one turn.
 const RECEIVED_PER_TURN: usize = 32;
@@ -31,9 +32,14 @@ impl<S: Shell> Driver<S> {
     }
 
     pub(super) fn serve_link(&mut self, id: LinkId) {
-        let Some(slot) = self.links.get_mut(&id) else { return };
+        let Some(slot) = self.links.get_mut(&id) else {
+            return;
+        };
         slot.source.served();
-        let mut over = match slot.link.poll_connection(&mut Context::from_waker(slot.source.waker())) {
+        let mut over = match slot
+            .link
+            .poll_connection(&mut Context::from_waker(slot.source.waker()))
+        {
             Poll::Ready(loss) => Some(loss),
             Poll::Pending => None,
         };
@@ -50,16 +56,21 @@ impl<S: Shell> Driver<S> {
     }
 
     fn receive(&mut self, id: LinkId) -> Heard {
-        let Some(slot) = self.links.get_mut(&id) else { return Heard::Part };
+        let Some(slot) = self.links.get_mut(&id) else {
+            return Heard::Part;
+        };
         let mut cx = Context::from_waker(slot.source.waker());
         for _ in 0..RECEIVED_PER_TURN {
             if !self.machine.wants_message(id) {
                 return Heard::All;
             }
             match slot.link.poll_received(&mut cx) {
-                Poll::Ready(Ok(Received::Message(message))) => self.machine.handle_message(id, message, self.clock.now()),
+                Poll::Ready(Ok(Received::Message(message))) => {
+                    self.machine.handle_message(id, message, self.clock.now())
+                }
                 Poll::Ready(Ok(Received::Established { version1 })) => {
-                    self.shell.established(&mut self.machine, id, version1, self.clock.now());
+                    self.shell
+                        .established(&mut self.machine, id, version1, self.clock.now());
                     if !version1 {
                         slot.link.narrow_to_base();
                     }
@@ -73,12 +84,16 @@ impl<S: Shell> Driver<S> {
     }
 
     fn transmit(&mut self, id: LinkId) {
-        let Some(slot) = self.links.get_mut(&id) else { return };
+        let Some(slot) = self.links.get_mut(&id) else {
+            return;
+        };
         let mut cx = Context::from_waker(slot.source.waker());
         let now = self.clock.now();
         let mut sent = 0;
         while sent < SENT_PER_TURN && slot.link.poll_room(&mut cx).is_ready() {
-            let Some(message) = self.machine.poll_transmit(id, now) else { break };
+            let Some(message) = self.machine.poll_transmit(id, now) else {
+                break;
+            };
             slot.link.send(message);
             sent += 1;
         }
@@ -92,26 +107,24 @@ impl<S: Shell> Driver<S> {
     }
 
     fn lose(&mut self, id: LinkId, loss: &Loss) {
-        let Some(slot) = self.links.remove(&id) else { return };
-        self.shell.lost(&mut self.machine, id, loss, self.clock.now());
+        let Some(slot) = self.links.remove(&id) else {
+            return;
+        };
+        self.shell
+            .lost(&mut self.machine, id, loss, self.clock.now());
         match loss {
             Loss::Broken(_) => {}
-            Loss::Closed | Loss::Status { .. } => drop(tokio::spawn(slot.link.end(0, ""))),
-            Loss::Malformed(_) => drop(tokio::spawn(slot.link.end(crate::grpc::INVALID_ARGUMENT, "not a message"))),
+            Loss::Closed | Loss::Status { .. } => self.let_end(slot.link.end(grpc::code::OK, "")),
+            Loss::Malformed(_) => {
+                self.let_end(slot.link.end(grpc::code::INVALID_ARGUMENT, "not a message"))
+            }
         }
     }
 
     /// The machine ended the link, and has forgotten it.
     pub(super) fn end_link(&mut self, id: LinkId, end: LinkEnd) {
         if let Some(slot) = self.links.remove(&id) {
-            tokio::spawn(slot.link.end(crate::grpc::code_number(end.code), end.text));
-        }
-    }
-
-    /// The machine ends the link in good order.
-    pub(super) fn close_link(&mut self, id: LinkId) {
-        if let Some(slot) = self.links.remove(&id) {
-            tokio::spawn(slot.link.end(0, ""));
+            self.let_end(slot.link.end(end.code as u16, end.text));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use proto_core::{Machine, StreamId, Target};
+use proto_core::target::Target;
+use proto_core::{Machine, StreamId};
 use tokio::io::AsyncWrite;
 use tokio::task::AbortHandle;
 
@@ -44,7 +45,12 @@ impl<S: Shell> Driver<S> {
     pub(super) fn install_socket(&mut self, id: StreamId, socket: Socket) {
         let source = self.ready.source(Token::Local(id));
         source.make_ready();
-        let open = Open { socket, source, reply: Bytes::new(), flush: Flush::Nothing };
+        let open = Open {
+            socket,
+            source,
+            reply: Bytes::new(),
+            flush: Flush::Nothing,
+        };
         self.locals.insert(id, Local::Open(Box::new(open)));
     }
 
@@ -77,15 +83,21 @@ impl<S: Shell> Driver<S> {
         match self.locals.remove(&id) {
             None | Some(Local::Dialing(None)) => {}
             Some(Local::Dialing(Some(dial))) => dial.abort(),
-            Some(Local::Open(open)) if reset && open.reply.is_empty() => open.socket.reset_on_close(),
-            Some(Local::Open(open)) => closing::finish(open.socket, open.reply),
+            Some(Local::Open(open)) if reset && open.reply.is_empty() => {
+                open.socket.reset_on_close()
+            }
+            Some(Local::Open(open)) if open.reply.is_empty() && open.socket.is_plain() => {}
+            Some(Local::Open(open)) => self.let_end(closing::say(open.socket, open.reply)),
         }
     }
 
     pub(super) fn serve_local(&mut self, id: StreamId) {
-        let Some(Local::Open(open)) = self.locals.get_mut(&id) else { return };
+        let Some(Local::Open(open)) = self.locals.get_mut(&id) else {
+            return;
+        };
         open.source.served();
-        let mut cx = Context::from_waker(open.source.waker());
+        let waker = open.source.waker().clone();
+        let mut cx = Context::from_waker(&waker);
         let served = match open.write(&mut cx, &mut self.machine, id, &self.clock) {
             Ok(()) => open.read(&mut cx, &mut self.machine, id, &self.clock),
             Err(error) => Err(error),
@@ -99,7 +111,13 @@ impl<S: Shell> Driver<S> {
 
 impl Open {
     /// Writes what waits, as far as the socket takes it in one turn.
-    fn write<M: Machine>(&mut self, cx: &mut Context<'_>, machine: &mut M, id: StreamId, clock: &Clock) -> io::Result<()> {
+    fn write<M: Machine>(
+        &mut self,
+        cx: &mut Context<'_>,
+        machine: &mut M,
+        id: StreamId,
+        clock: &Clock,
+    ) -> io::Result<()> {
         let mut wrote = 0;
         while !self.reply.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.reply) {
@@ -139,7 +157,13 @@ impl Open {
     }
 
     /// Reads what the machine has room for, at most a turn's worth.
-    fn read<M: Machine>(&mut self, cx: &mut Context<'_>, machine: &mut M, id: StreamId, clock: &Clock) -> io::Result<()> {
+    fn read<M: Machine>(
+        &mut self,
+        cx: &mut Context<'_>,
+        machine: &mut M,
+        id: StreamId,
+        clock: &Clock,
+    ) -> io::Result<()> {
         let mut scratch = Scratch::borrow();
         let mut taken = 0;
         while taken < BYTES_PER_TURN {

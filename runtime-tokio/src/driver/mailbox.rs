@@ -24,8 +24,15 @@ struct State<M> {
 impl<M> Mailbox<M> {
     pub(crate) fn new() -> Arc<Mailbox<M>> {
         let ready = ReadyQueue::new();
-        let state = Mutex::new(State { commands: Vec::new(), is_closed: false });
-        Arc::new(Mailbox { state, source: ready.source(Token::Mailbox), ready })
+        let state = Mutex::new(State {
+            commands: Vec::new(),
+            is_closed: false,
+        });
+        Arc::new(Mailbox {
+            state,
+            source: ready.source(Token::Mailbox),
+            ready,
+        })
     }
 
     /// Hands a command over; gives it back if the driver has ended.
@@ -41,7 +48,10 @@ impl<M> Mailbox<M> {
     }
 
     /// Asks the machine a question. None: the driver has ended.
-    pub(crate) async fn ask<A: Send + 'static>(&self, question: impl FnOnce(&mut M, Instant) -> A + Send + 'static) -> Option<A> {
+    pub(crate) async fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut M, Instant) -> A + Send + 'static,
+    ) -> Option<A> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let command: Command<M> = Box::new(move |machine, now| {
             let _ = tell.send(question(machine, now));

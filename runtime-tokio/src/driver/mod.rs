@@ -4,8 +4,8 @@
 //! A wake costs what is ready. What becomes ready waits in one queue, first come first served, and gets a bounded turn; so a bulk
 //! copy delays a keystroke by a turn, and a heartbeat by a poll.
 
-mod locals;
 mod links;
+mod locals;
 mod mailbox;
 mod ready;
 mod scratch;
@@ -16,7 +16,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use proto_core::{ConnectAttempt, Event, Instant, LinkId, Machine, Output, StreamId, Target};
+use proto_core::output::ConnectAttempt;
+use proto_core::target::Target;
+use proto_core::{Event, Instant, LinkId, Machine, Output, StreamId};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
@@ -35,6 +38,7 @@ const TURNS_PER_POLL: usize = 64;
 pub(crate) enum Token {
     Mailbox,
     Timer,
+    Endings,
     Link(LinkId),
     Local(StreamId),
 }
@@ -54,13 +58,21 @@ pub(crate) trait Shell: Send + Unpin + 'static {
     type Machine: Machine + Send + Unpin + 'static;
 
     /// A link's response headers are here (edge).
-    fn established(&mut self, machine: &mut Self::Machine, link: LinkId, version1: bool, now: Instant);
+    fn established(
+        &mut self,
+        machine: &mut Self::Machine,
+        link: LinkId,
+        version1: bool,
+        now: Instant,
+    );
     /// A link is gone.
     fn lost(&mut self, machine: &mut Self::Machine, link: LinkId, loss: &Loss, now: Instant);
     /// Dial; the answer comes by the mailbox (edge).
     fn dial(&mut self, id: StreamId, target: Target) -> Option<tokio::task::AbortHandle>;
     /// Make a link; the answer comes by the mailbox (edge).
     fn connect(&mut self, attempt: ConnectAttempt);
+    /// A CONNECT is being answered (cloud).
+    fn replied(&mut self, reply: &proto_core::connect::Reply);
     /// For logs, audit and metrics.
     fn event(&mut self, event: Event);
     /// Asked after each poll: true if the driver may end now and nothing will reach its mailbox any more.
@@ -76,6 +88,9 @@ pub(crate) struct Driver<S: Shell> {
     ready: Arc<ReadyQueue<Token>>,
     links: HashMap<LinkId, LinkSlot>,
     locals: HashMap<StreamId, Local>,
+    /// Links and sockets that the machine has forgotten and whose last words are on their way.
+    endings: JoinSet<()>,
+    endings_source: Source<Token>,
     timer: Pin<Box<Sleep>>,
     timer_source: Source<Token>,
     /// What the timer is set to. It may be earlier than the machine's deadline: an early call changes nothing.
@@ -83,9 +98,15 @@ pub(crate) struct Driver<S: Shell> {
 }
 
 impl<S: Shell> Driver<S> {
-    pub(crate) fn new(machine: S::Machine, shell: S, clock: Clock, mailbox: Arc<Mailbox<S::Machine>>) -> Driver<S> {
+    pub(crate) fn new(
+        machine: S::Machine,
+        shell: S,
+        clock: Clock,
+        mailbox: Arc<Mailbox<S::Machine>>,
+    ) -> Driver<S> {
         let ready = mailbox.ready().clone();
         let timer_source = ready.source(Token::Timer);
+        let endings_source = ready.source(Token::Endings);
         timer_source.make_ready();
         Driver {
             machine,
@@ -94,6 +115,8 @@ impl<S: Shell> Driver<S> {
             mailbox,
             timer: Box::pin(tokio::time::sleep_until(clock.to_std(Instant::ZERO).into())),
             timer_source,
+            endings: JoinSet::new(),
+            endings_source,
             armed: Instant::ZERO,
             ready,
             links: HashMap::new(),
@@ -105,6 +128,7 @@ impl<S: Shell> Driver<S> {
         match token {
             Token::Mailbox => self.serve_mailbox(),
             Token::Timer => self.serve_timer(),
+            Token::Endings => self.serve_endings(),
             Token::Link(id) => self.serve_link(id),
             Token::Local(id) => self.serve_local(id),
         }
@@ -129,6 +153,18 @@ impl<S: Shell> Driver<S> {
         self.machine.handle_timeout(self.clock.now());
     }
 
+    fn serve_endings(&mut self) {
+        self.endings_source.served();
+        let mut cx = Context::from_waker(self.endings_source.waker());
+        while let Poll::Ready(Some(_)) = self.endings.poll_join_next(&mut cx) {}
+    }
+
+    /// Lets something end in its own time. The driver doesn't end before it.
+    fn let_end(&mut self, ending: impl Future<Output = ()> + Send + 'static) {
+        self.endings.spawn(ending);
+        self.endings_source.make_ready();
+    }
+
     /// Does what the machine wants done.
     fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
@@ -136,8 +172,10 @@ impl<S: Shell> Driver<S> {
                 Output::TransmitReady(link) | Output::LinkReadable(link) => self.wake_link(link),
                 Output::Local(id) => self.wake_local(id),
                 Output::EndLink { link, end } => self.end_link(link, end),
-                Output::CloseLink(link) => self.close_link(link),
-                Output::Reply { id, reply } => self.reply(id, reply),
+                Output::Reply { id, reply } => {
+                    self.shell.replied(&reply);
+                    self.reply(id, reply.into_bytes());
+                }
                 Output::Dial { id, target } => self.dial(id, target),
                 Output::Close { id, reset } => self.close_local(id, reset),
                 Output::Connect(attempt) => self.shell.connect(attempt),
@@ -148,12 +186,16 @@ impl<S: Shell> Driver<S> {
 
     /// Sets the timer to the machine's deadline, unless it will ring before that anyway.
     fn arm(&mut self) {
-        let Some(deadline) = self.machine.deadline() else { return };
+        let Some(deadline) = self.machine.deadline() else {
+            return;
+        };
         if deadline.at >= self.armed {
             return;
         }
         self.armed = deadline.at;
-        self.timer.as_mut().reset(self.clock.to_std(deadline.at).into());
+        self.timer
+            .as_mut()
+            .reset(self.clock.to_std(deadline.at).into());
         let mut cx = Context::from_waker(self.timer_source.waker());
         if self.timer.as_mut().poll(&mut cx).is_ready() {
             self.timer_source.make_ready();
@@ -173,7 +215,7 @@ impl<S: Shell> Future for Driver<S> {
             this.turn(token);
         }
         this.arm();
-        if this.machine.is_idle() && this.shell.is_over(&this.machine) {
+        if this.machine.is_idle() && this.endings.is_empty() && this.shell.is_over(&this.machine) {
             return Poll::Ready(());
         }
         if this.ready.end() {

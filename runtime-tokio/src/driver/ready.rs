@@ -41,8 +41,15 @@ impl<T: Copy + Send + Sync + 'static> ReadyQueue<T> {
 
     /// A new source, not ready yet.
     pub(crate) fn source(self: &Arc<Self>, token: T) -> Source<T> {
-        let slot = Arc::new(Slot { queue: self.clone(), token, queued: AtomicBool::new(false) });
-        Source { waker: Waker::from(slot.clone()), slot }
+        let slot = Arc::new(Slot {
+            queue: self.clone(),
+            token,
+            queued: AtomicBool::new(false),
+        });
+        Source {
+            waker: Waker::from(slot.clone()),
+            slot,
+        }
     }
 
     /// The task's poll begins.
@@ -55,11 +62,6 @@ impl<T: Copy + Send + Sync + 'static> ReadyQueue<T> {
     pub(crate) fn end(&self) -> bool {
         self.polling.store(false, Ordering::SeqCst);
         !self.lock().is_empty()
-    }
-
-    /// How many sources are ready now.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
     }
 
     /// The source that has been ready longest. Whoever takes it calls [`Source::served`] before polling the source.
@@ -128,10 +130,14 @@ mod tests {
         let source = queue.source(7);
         source.make_ready();
         source.waker().wake_by_ref();
-        assert_eq!(queue.len(), 1);
         assert_eq!(queue.pop(), Some(7));
+        assert_eq!(queue.pop(), None, "it was listed once");
         source.make_ready();
-        assert_eq!(queue.pop(), None, "not served yet, so its wake adds nothing");
+        assert_eq!(
+            queue.pop(),
+            None,
+            "not served yet, so its wake adds nothing"
+        );
         source.served();
         source.make_ready();
         assert_eq!(queue.pop(), Some(7));

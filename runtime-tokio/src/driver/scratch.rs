@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 pub(crate) const READ_BYTES_MAX: usize = 64 * 1024;
 
 thread_local! {
-    static SCRATCH: Cell<BytesMut> = const { Cell::new(BytesMut::new()) };
+    static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
 /// The thread's buffer, on loan.
@@ -17,7 +17,9 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn borrow() -> Scratch {
-        Scratch { buffer: SCRATCH.take() }
+        Scratch {
+            buffer: SCRATCH.take(),
+        }
     }
 
     /// Empty, with room for `bytes`.

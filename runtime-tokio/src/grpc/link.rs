@@ -5,14 +5,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::message::{Decoder, Malformed, Outgoing};
-use super::{BASE_WINDOW_BYTES, LINGER, request};
+use crate::net::homing::Homing;
 
-pub(super) type Io = TlsStream<TcpStream>;
+use super::message::{Decoder, Malformed, Outgoing};
+use super::{BASE_WINDOW_BYTES, LINGER, code, request};
+
+pub(super) type Io = TlsStream<Homing>;
 
 /// A link. It does nothing unless it is polled, all of it by one task.
 pub(crate) struct Link {
@@ -63,6 +65,37 @@ pub(crate) enum Loss {
     Malformed(Malformed),
     /// The connection broke; the reason is for logs.
     Broken(String),
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Loss::Closed => f.write_str("closed by the other side"),
+            Loss::Status { code, message, .. } => write!(f, "gRPC status {code}: {message}"),
+            Loss::Malformed(malformed) => write!(f, "not a message: {malformed:?}"),
+            Loss::Broken(error) => f.write_str(error),
+        }
+    }
+}
+
+impl Loss {
+    /// As the core has it.
+    pub(crate) fn to_core(&self) -> LinkLoss {
+        match self {
+            Loss::Closed => LinkLoss::Closed,
+            Loss::Malformed(_) => LinkLoss::Fault,
+            Loss::Broken(_) => LinkLoss::Broken,
+            Loss::Status { code, pushback, .. } => match *code {
+                code::UNAUTHENTICATED => LinkLoss::Unauthenticated,
+                code::ABORTED => LinkLoss::Replaced,
+                code::INVALID_ARGUMENT => LinkLoss::Fault,
+                code::UNAVAILABLE | code::RESOURCE_EXHAUSTED => LinkLoss::Unavailable {
+                    pushback: *pushback,
+                },
+                _ => LinkLoss::Broken,
+            },
+        }
+    }
 }
 
 impl Link {

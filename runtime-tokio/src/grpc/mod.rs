@@ -10,7 +10,7 @@ mod request;
 pub(crate) mod server;
 
 pub(crate) use link::{Link, Loss, Received};
-pub(crate) use message::Outgoing;
+pub(crate) use request::{Introduction, LinkRequest};
 
 use std::time::Duration;
 
@@ -29,3 +29,14 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// The service's path on the wire.
 const PATH: &str = "/proto.Stream/TunnelStreaming";
+
+/// gRPC's numbers, where the core doesn't choose one.
+pub(crate) mod code {
+    pub(crate) const OK: u16 = 0;
+    pub(crate) const INVALID_ARGUMENT: u16 = 3;
+    pub(crate) const RESOURCE_EXHAUSTED: u16 = 8;
+    pub(crate) const ABORTED: u16 = 10;
+    pub(crate) const UNIMPLEMENTED: u16 = 12;
+    pub(crate) const UNAVAILABLE: u16 = 14;
+    pub(crate) const UNAUTHENTICATED: u16 = 16;
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::{Loss, PATH};
+use super::{Loss, PATH, code};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -14,9 +14,6 @@ const INSTANCE: HeaderName = HeaderName::from_static("tunnel-instance");
 const KIND: HeaderName = HeaderName::from_static("tunnel-link");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const VERSION_1: HeaderValue = HeaderValue::from_static("1");
-
-/// gRPC's "this method doesn't exist".
-const UNIMPLEMENTED: u16 = 12;
 
 /// What an edge says of itself when it opens a link.
 #[derive(Clone)]
@@ -76,7 +73,7 @@ impl LinkRequest {
             return Err(plain(StatusCode::METHOD_NOT_ALLOWED));
         }
         if head.uri.path() != PATH {
-            return Err(refuse(UNIMPLEMENTED, "no such method", None));
+            return Err(refuse(code::UNIMPLEMENTED, "no such method", None));
         }
         Ok(LinkRequest {
             headers: head.headers,

@@ -11,18 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What it may still send meanwhile.
 const DRAINED_BYTES_MAX: usize = 256 * 1024;
 
-/// Writes `last_words`, closes the sending side and waits a moment for the other side to close its own, in a task of its own.
-pub(crate) fn finish(socket: Socket, last_words: Bytes) {
-    if last_words.is_empty() && matches!(socket, Socket::Tcp(_)) {
-        return;
-    }
-    tokio::spawn(tokio::time::timeout(
-        PATIENCE,
-        say_and_drain(socket, last_words),
-    ));
-}
-
-/// The same, awaited.
+/// Writes `last_words`, closes the sending side and waits a moment for the other side to close its own.
 pub(crate) async fn say(socket: Socket, last_words: Bytes) {
     let _ = tokio::time::timeout(PATIENCE, say_and_drain(socket, last_words)).await;
 }

@@ -2,5 +2,6 @@
 
 pub mod accept;
 pub(crate) mod closing;
+pub mod homing;
 pub mod options;
 pub mod socket;

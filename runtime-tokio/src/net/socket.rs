@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::homing::Homing;
 use super::options;
 
 /// Slices handed to one vectored write.
@@ -17,22 +19,38 @@ const SLICES_MAX: usize = 16;
 #[derive(Debug)]
 pub enum Socket {
     /// In plaintext.
-    Tcp(TcpStream),
+    Tcp(Homing),
     /// In TLS; boxed, because most aren't.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Homing>>),
 }
 
 impl Socket {
-    /// Closing it will send RST instead of FIN.
-    pub fn reset_on_close(&self) {
-        options::reset_on_close(self.tcp());
+    /// In plaintext, on this thread.
+    pub fn plain(tcp: TcpStream) -> Socket {
+        Socket::Tcp(Homing::new(tcp))
     }
 
-    /// The connection underneath.
-    pub fn tcp(&self) -> &TcpStream {
-        match self {
+    /// Closing it will send RST instead of FIN.
+    pub fn reset_on_close(&self) {
+        let homing = match self {
             Socket::Tcp(tcp) => tcp,
             Socket::Tls(tls) => tls.get_ref().0,
+        };
+        if let Some(tcp) = homing.tcp() {
+            options::reset_on_close(tcp);
+        }
+    }
+
+    /// There is no TLS on it.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Socket::Tcp(_))
+    }
+
+    /// The client's certificate, already verified.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Socket::Tcp(_) => None,
+            Socket::Tls(tls) => tls.get_ref().1.peer_certificates()?.first(),
         }
     }
 

@@ -1,0 +1,140 @@
+//! The admin listener: health, metrics, and what is connected, for operators and their tools.
+pub mod api;
+pub(crate) mod infos;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use proto_core::connect::ProxyCredentials;
+use tokio::net::TcpListener;
+
+use crate::metrics::Metrics;
+
+/// A future in a box.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Where the pages' content comes from.
+pub trait Source: Send + Sync + 'static {
+    /// The process does what it is for: the cloud listens, the edge is linked.
+    fn is_ready(&self) -> bool;
+    /// Brings up to date what is measured only when somebody looks.
+    fn refresh(&self) -> Answer<()>;
+    /// What is shown after that.
+    fn metrics(&self) -> &Metrics;
+    /// The nodes that this process knows.
+    fn nodes(&self) -> Answer<Vec<api::Node>>;
+    /// The streams that this process carries.
+    fn streams(&self) -> Answer<Vec<api::Stream>>;
+    /// Whether these are an administrator's credentials; none: they are nobody's.
+    fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>>;
+}
+
+type Shared = State<Arc<dyn Source>>;
+
+/// Serves for as long as it is polled.
+pub async fn run(listener: TcpListener, source: Arc<dyn Source>) -> std::io::Result<()> {
+    let api = Router::new()
+        .route(
+            "/nodes",
+            get(async |State(source): Shared| {
+                Json(api::Items {
+                    items: source.nodes().await,
+                })
+            }),
+        )
+        .route(
+            "/streams",
+            get(async |State(source): Shared| {
+                Json(api::Items {
+                    items: source.streams().await,
+                })
+            }),
+        )
+        .layer(middleware::from_fn_with_state(source.clone(), admins_only));
+    let pages = Router::new()
+        // Alive is who answers: nothing else may restart a process that only waits for its uplink.
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .nest("/api/v1", api)
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "not-found", "there is no such page"))
+        .with_state(source);
+    axum::serve(
+        listener,
+        pages.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .await
+}
+
+async fn readyz(State(source): Shared) -> Response {
+    match source.is_ready() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn metrics(State(source): Shared) -> Response {
+    const OPEN_METRICS: HeaderValue =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    source.refresh().await;
+    (
+        [(header::CONTENT_TYPE, OPEN_METRICS)],
+        source.metrics().render(),
+    )
+        .into_response()
+}
+
+/// Loopback is the machine's own administrator; everybody else has to be a user with `admin = true`.
+async fn admins_only(
+    State(source): Shared,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.ip().to_canonical().is_loopback() {
+        return next.run(request).await;
+    }
+    let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+        return unauthorized(
+            "auth-missing",
+            "credentials are needed: a user and password, or a token",
+        );
+    };
+    match source
+        .is_admin(ProxyCredentials::parse(value.as_bytes()))
+        .await
+    {
+        Some(true) => next.run(request).await,
+        Some(false) => refuse(
+            StatusCode::FORBIDDEN,
+            "user-forbidden",
+            "this user is no administrator (admin = true)",
+        ),
+        None => unauthorized("auth-failed", "the user, password or token is wrong"),
+    }
+}
+
+fn unauthorized(reason: &'static str, message: &'static str) -> Response {
+    const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"tunnel\"");
+    let mut response = refuse(StatusCode::UNAUTHORIZED, reason, message);
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, CHALLENGE);
+    response
+}
+
+fn refuse(status: StatusCode, reason: &'static str, message: &'static str) -> Response {
+    let body = api::Refusal {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    (status, Json(body)).into_response()
+}

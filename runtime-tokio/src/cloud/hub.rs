@@ -1,0 +1,81 @@
+//! What a hub's driver does that an edge's doesn't.
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proto_core::connect::Reply;
+use proto_core::name::NodeName;
+use proto_core::output::ConnectAttempt;
+use proto_core::target::Target;
+use proto_core::{Dialect, Event, Instant, LinkId, Machine, NodeHub, StreamId};
+use tokio::task::AbortHandle;
+
+use super::replica::Replica;
+use crate::driver::{Mailbox, Shell};
+use crate::grpc::Loss;
+use crate::record::Teller;
+
+pub(super) struct HubShell {
+    replica: Arc<Replica>,
+    node: NodeName,
+    mailbox: Arc<Mailbox<NodeHub>>,
+    /// For the metrics: a link's end doesn't say what it spoke.
+    dialects: HashMap<LinkId, Dialect>,
+}
+
+impl HubShell {
+    pub(super) fn new(
+        replica: Arc<Replica>,
+        node: NodeName,
+        mailbox: Arc<Mailbox<NodeHub>>,
+    ) -> HubShell {
+        HubShell {
+            replica,
+            node,
+            mailbox,
+            dialects: HashMap::new(),
+        }
+    }
+}
+
+impl Shell for HubShell {
+    type Machine = NodeHub;
+
+    fn established(&mut self, _: &mut NodeHub, _: LinkId, _: bool, _: Instant) {}
+
+    fn lost(&mut self, machine: &mut NodeHub, link: LinkId, loss: &Loss, now: Instant) {
+        tracing::debug!(node = %self.node, %link, ?loss, "a link was lost");
+        machine.link_lost(link, loss.to_core(), now);
+    }
+
+    fn dial(&mut self, _: StreamId, _: Target) -> Option<AbortHandle> {
+        None
+    }
+
+    fn connect(&mut self, _: ConnectAttempt) {}
+
+    fn replied(&mut self, reply: &Reply) {
+        self.replica
+            .metrics()
+            .connect_reply(reply.status(), reply.reason_word());
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::LinkUp { link, dialect } = event {
+            self.dialects.insert(link, dialect);
+        }
+        let teller = Teller {
+            node: self.node.as_str(),
+            metrics: self.replica.metrics(),
+            clock: self.replica.clock(),
+        };
+        teller.tell(&event, |link| self.dialects.get(&link).copied());
+        if let Event::LinkDown { link, .. } = event {
+            self.dialects.remove(&link);
+        }
+        self.replica.event(&self.node, &event);
+    }
+
+    fn is_over(&mut self, _: &NodeHub) -> bool {
+        self.replica.retire(&self.node, &self.mailbox)
+    }
+}

@@ -1,0 +1,45 @@
+//! What the cloud's admin pages show.
+use std::sync::Arc;
+
+use proto_core::connect::ProxyCredentials;
+
+use super::Directory;
+use super::replica::Replica;
+use crate::admin::{Answer, Source, api};
+use crate::metrics::Metrics;
+
+pub(super) struct Pages {
+    pub(super) replica: Arc<Replica>,
+    pub(super) directory: Arc<dyn Directory>,
+}
+
+impl Source for Pages {
+    fn is_ready(&self) -> bool {
+        // It listens; whether edges come is nothing that a restart or a balancer could change.
+        true
+    }
+
+    fn refresh(&self) -> Answer<()> {
+        self.replica.refresh_metrics();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.replica.metrics()
+    }
+
+    fn nodes(&self) -> Answer<Vec<api::Node>> {
+        let replica = self.replica.clone();
+        Box::pin(async move { replica.node_infos().await })
+    }
+
+    fn streams(&self) -> Answer<Vec<api::Stream>> {
+        let replica = self.replica.clone();
+        Box::pin(async move { replica.stream_infos().await })
+    }
+
+    fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>> {
+        let user = self.directory.verify(credentials);
+        Box::pin(async move { user.await.map(|user| user.is_admin) })
+    }
+}

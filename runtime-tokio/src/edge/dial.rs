@@ -1,0 +1,47 @@
+//! Dialing a target.
+use std::io;
+use std::net::SocketAddr;
+
+use proto_core::reason::Reason;
+use proto_core::target::{Host, Target};
+use tokio::net::{TcpStream, lookup_host};
+
+use crate::net::options;
+
+/// Resolves a target and tries its addresses in turn. Its time is bounded by the core, which cancels it.
+pub(super) async fn dial(target: &Target) -> Result<TcpStream, Reason> {
+    let mut failure = Reason::NameNotFound;
+    for address in resolve(target).await? {
+        match TcpStream::connect(address).await {
+            Ok(socket) => {
+                options::tune_local(&socket);
+                return Ok(socket);
+            }
+            Err(error) => failure = failure_of(&error),
+        }
+    }
+    Err(failure)
+}
+
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Reason> {
+    match target.host() {
+        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, target.port())]),
+        Host::Name(name) => match lookup_host((&**name, target.port())).await {
+            Ok(addresses) => Ok(addresses.collect()),
+            Err(_) => Err(Reason::NameNotFound),
+        },
+    }
+}
+
+fn failure_of(error: &io::Error) -> Reason {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => Reason::Refused,
+        Kind::TimedOut => Reason::DialTimeout,
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => {
+            Reason::Unreachable
+        }
+        // Out of descriptors or memory, forbidden by a local filter: the target has no part in it.
+        _ => Reason::LocalError,
+    }
+}

@@ -1,0 +1,140 @@
+//! What the edge's driver does that a hub's doesn't: it makes links, and dials.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proto_core::connect::Reply;
+use proto_core::name::NodeName;
+use proto_core::output::ConnectAttempt;
+use proto_core::target::Target;
+use proto_core::{Dialect, Edge, Event, Instant, LinkId, Machine, StreamId};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::connect::{self, Connector};
+use super::dial;
+use crate::clock::Clock;
+use crate::driver::{Install, Mailbox, Shell};
+use crate::grpc::Loss;
+use crate::metrics::Metrics;
+use crate::net::socket::Socket;
+use crate::record::Teller;
+
+pub(super) struct EdgeShell {
+    node: NodeName,
+    connector: Connector,
+    mailbox: Arc<Mailbox<Edge>>,
+    linked: watch::Sender<bool>,
+    /// For the metrics: a link's end doesn't say what it spoke.
+    up: Option<(LinkId, Dialect)>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    ends: Arc<AtomicBool>,
+}
+
+impl EdgeShell {
+    pub(super) fn new(
+        node: NodeName,
+        connector: Connector,
+        mailbox: Arc<Mailbox<Edge>>,
+        linked: watch::Sender<bool>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        ends: Arc<AtomicBool>,
+    ) -> EdgeShell {
+        EdgeShell {
+            node,
+            connector,
+            mailbox,
+            linked,
+            up: None,
+            metrics,
+            clock,
+            ends,
+        }
+    }
+}
+
+impl Shell for EdgeShell {
+    type Machine = Edge;
+
+    fn established(&mut self, edge: &mut Edge, link: LinkId, version1: bool, now: Instant) {
+        edge.link_established(link, version1, now);
+    }
+
+    fn lost(&mut self, edge: &mut Edge, link: LinkId, loss: &Loss, now: Instant) {
+        tracing::info!(node = %self.node, %link, %loss, "the link was lost");
+        edge.link_lost(link, loss.to_core(), now);
+    }
+
+    fn dial(&mut self, id: StreamId, target: Target) -> Option<AbortHandle> {
+        let mailbox = self.mailbox.clone();
+        let dial = tokio::spawn(async move {
+            let dialed = dial::dial(&target).await;
+            // A driver that has ended wants no socket.
+            let _ = mailbox.post(Box::new(move |edge, now| {
+                edge.handle_dialed(id, dialed.as_ref().map(drop).map_err(|reason| *reason), now);
+                match dialed {
+                    Ok(socket) => Install::Dialed(id, Socket::plain(socket)),
+                    Err(_) => Install::Nothing,
+                }
+            }));
+        });
+        Some(dial.abort_handle())
+    }
+
+    fn connect(&mut self, attempt: ConnectAttempt) {
+        let (connector, mailbox, id) = (
+            self.connector.clone(),
+            self.mailbox.clone(),
+            attempt.attempt,
+        );
+        tokio::spawn(async move {
+            let own_addresses = connect::own_addresses();
+            let made = connector.connect(attempt).await;
+            let _ = mailbox.post(Box::new(move |edge, now| {
+                edge.set_own_addresses(own_addresses);
+                match made {
+                    Ok((link, remote)) => edge
+                        .link_started(id, remote, now)
+                        .map_or(Install::Nothing, |id| Install::Link(id, link)),
+                    Err(failed) => {
+                        tracing::info!(error = failed.text, "the cloud could not be reached");
+                        edge.connect_failed(id, failed.why, now);
+                        Install::Nothing
+                    }
+                }
+            }));
+        });
+    }
+
+    fn replied(&mut self, _: &Reply) {}
+
+    fn event(&mut self, event: Event) {
+        let teller = Teller {
+            node: self.node.as_str(),
+            metrics: &self.metrics,
+            clock: &self.clock,
+        };
+        teller.tell(&event, |link| {
+            self.up
+                .filter(|(up, _)| *up == link)
+                .map(|(_, dialect)| dialect)
+        });
+        match event {
+            Event::LinkUp { link, dialect } => {
+                self.up = Some((link, dialect));
+                self.linked.send_replace(true);
+            }
+            Event::LinkDown { link, .. } if self.up.is_some_and(|(up, _)| up == link) => {
+                self.up = None;
+                self.linked.send_replace(false);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_over(&mut self, _: &Edge) -> bool {
+        // It is idle between two links as well.
+        self.ends.load(Ordering::Relaxed)
+    }
+}

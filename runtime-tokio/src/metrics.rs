@@ -1,0 +1,297 @@
+//! What both ends count, by the names of docs/CONVENTIONS.md. No label grows with the number of nodes.
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+type Label = (&'static str, &'static str);
+/// Counters by one label.
+pub type By1 = Family<[Label; 1], Counter>;
+/// Counters by two labels.
+pub type By2 = Family<[Label; 2], Counter>;
+type ByCode = Family<[(&'static str, String); 2], Counter>;
+
+/// The metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    links: Family<[Label; 2], Gauge>,
+    streams: Family<[Label; 1], Gauge>,
+    buffered: Family<[Label; 1], Gauge<i64>>,
+    links_opened: By2,
+    links_closed: By2,
+    streams_closed: By1,
+    stream_bytes: By1,
+    connect_replies: ByCode,
+    dials: By1,
+    refused: By1,
+    reloads: By2,
+    accept_errors: Counter<u64, AtomicU64>,
+    handshake: Histogram,
+    dial: Histogram,
+    connect: Histogram,
+    link_rtt: Histogram,
+}
+
+/// What a link is, as a label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkLabels {
+    /// `edge`, `peer` or `client`.
+    pub kind: &'static str,
+    /// `base` or `1`.
+    pub dialect: &'static str,
+}
+
+impl Metrics {
+    /// All of them at zero; `role` is `cloud` or `edge`.
+    pub fn new(role: &'static str) -> Metrics {
+        let histogram = || Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
+        let metrics = Metrics {
+            registry: Mutex::new(Registry::with_prefix("tunnel")),
+            links: Family::default(),
+            streams: Family::default(),
+            buffered: Family::default(),
+            links_opened: Family::default(),
+            links_closed: Family::default(),
+            streams_closed: Family::default(),
+            stream_bytes: Family::default(),
+            connect_replies: Family::default(),
+            dials: Family::default(),
+            refused: Family::default(),
+            reloads: Family::default(),
+            accept_errors: Counter::default(),
+            handshake: histogram(),
+            dial: histogram(),
+            connect: histogram(),
+            link_rtt: histogram(),
+        };
+        metrics.register(role);
+        for state in ["dialing", "open", "detached"] {
+            drop(metrics.streams.get_or_create(&[("state", state)]));
+        }
+        for direction in ["to_edge", "from_edge"] {
+            drop(
+                metrics
+                    .stream_bytes
+                    .get_or_create(&[("direction", direction)]),
+            );
+        }
+        for kind in ["reserved"] {
+            drop(metrics.buffered.get_or_create(&[("kind", kind)]));
+        }
+        metrics
+    }
+
+    fn register(&self, role: &'static str) {
+        let mut registry = self.lock();
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
+        registry.register("build", "What is running", build);
+        registry.register("links", "Links that are up", self.links.clone());
+        registry.register("streams", "Streams by state", self.streams.clone());
+        registry.register(
+            "buffered_bytes",
+            "Bytes held in buffers",
+            self.buffered.clone(),
+        );
+        registry.register(
+            "links_opened",
+            "Links that were asked for",
+            self.links_opened.clone(),
+        );
+        registry.register(
+            "links_closed",
+            "Links that ended",
+            self.links_closed.clone(),
+        );
+        registry.register(
+            "streams_closed",
+            "Streams that ended",
+            self.streams_closed.clone(),
+        );
+        registry.register(
+            "stream_bytes",
+            "Bytes of streams, counted at their end",
+            self.stream_bytes.clone(),
+        );
+        registry.register(
+            "connect_replies",
+            "Answers to CONNECT",
+            self.connect_replies.clone(),
+        );
+        registry.register("dials", "Dials at the edge", self.dials.clone());
+        registry.register(
+            "refused",
+            "What was refused or ignored",
+            self.refused.clone(),
+        );
+        registry.register("reloads", "Files read again", self.reloads.clone());
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.accept_errors.clone(),
+        );
+        let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        seconds(
+            "handshake_duration",
+            "From a link's TCP connection to its request",
+            &self.handshake,
+        );
+        seconds("dial_duration", "Dials at the edge", &self.dial);
+        seconds(
+            "connect_duration",
+            "From a CONNECT's header to its answer",
+            &self.connect,
+        );
+        seconds(
+            "link_rtt",
+            "Round trips of links, by heartbeat",
+            &self.link_rtt,
+        );
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string doesn't fail.
+        let _ = encode(&mut text, &self.lock());
+        text
+    }
+
+    /// A file was read again; `result` is `ok` or `failed`.
+    pub fn reloaded(&self, file: &'static str, result: &'static str) {
+        self.reloads
+            .get_or_create(&[("file", file), ("result", result)])
+            .inc();
+    }
+
+    pub(crate) fn link_up(&self, link: LinkLabels) {
+        self.links
+            .get_or_create(&[("kind", link.kind), ("dialect", link.dialect)])
+            .inc();
+        self.link_asked(link.kind, "ok");
+    }
+
+    pub(crate) fn link_asked(&self, kind: &'static str, result: &'static str) {
+        self.links_opened
+            .get_or_create(&[("kind", kind), ("result", result)])
+            .inc();
+    }
+
+    pub(crate) fn link_down(&self, link: LinkLabels, reason: &'static str) {
+        self.links
+            .get_or_create(&[("kind", link.kind), ("dialect", link.dialect)])
+            .dec();
+        self.links_closed
+            .get_or_create(&[("kind", link.kind), ("reason", reason)])
+            .inc();
+    }
+
+    pub(crate) fn set_streams(&self, states: impl Iterator<Item = &'static str>) {
+        let mut counts =
+            std::collections::HashMap::from([("dialing", 0), ("open", 0), ("detached", 0)]);
+        states.for_each(|state| *counts.entry(state).or_default() += 1);
+        for (state, count) in counts {
+            self.streams.get_or_create(&[("state", state)]).set(count);
+        }
+    }
+
+    pub(crate) fn stream_entered(&self, state: &'static str) {
+        self.streams.get_or_create(&[("state", state)]).inc();
+    }
+
+    pub(crate) fn stream_left(&self, state: &'static str) {
+        self.streams.get_or_create(&[("state", state)]).dec();
+    }
+
+    pub(crate) fn stream_closed(&self, reason: &'static str, to_edge: u64, from_edge: u64) {
+        self.streams_closed
+            .get_or_create(&[("reason", reason)])
+            .inc();
+        self.stream_bytes
+            .get_or_create(&[("direction", "to_edge")])
+            .inc_by(to_edge);
+        self.stream_bytes
+            .get_or_create(&[("direction", "from_edge")])
+            .inc_by(from_edge);
+    }
+
+    pub(crate) fn buffered(&self, kind: &'static str, bytes: u64) {
+        self.buffered
+            .get_or_create(&[("kind", kind)])
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn connect_reply(&self, status: u16, reason: &'static str) {
+        self.connect_replies
+            .get_or_create(&[("code", status.to_string()), ("reason", reason.to_owned())])
+            .inc();
+    }
+
+    pub(crate) fn dialed(&self, result: &'static str, took: Duration) {
+        self.dials.get_or_create(&[("result", result)]).inc();
+        self.dial.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
+    pub(crate) fn handshake_took(&self, took: Duration) {
+        self.handshake.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn connect_took(&self, took: Duration) {
+        self.connect.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn rtt(&self, rtt: Duration) {
+        self.link_rtt.observe(rtt.as_secs_f64());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_conventions() {
+        let metrics = Metrics::new("cloud");
+        metrics.link_up(LinkLabels {
+            kind: "edge",
+            dialect: "1",
+        });
+        metrics.connect_reply(503, "node-offline");
+        metrics.rtt(Duration::from_millis(1));
+        let text = metrics.render();
+        for line in [
+            "tunnel_build_info{version=\"0.1.0\",role=\"cloud\"} 1",
+            "tunnel_links{kind=\"edge\",dialect=\"1\"} 1",
+            "tunnel_links_opened_total{kind=\"edge\",result=\"ok\"} 1",
+            "tunnel_connect_replies_total{code=\"503\",reason=\"node-offline\"} 1",
+            "tunnel_streams{state=\"detached\"} 0",
+            "tunnel_accept_errors_total 0",
+            "tunnel_link_rtt_seconds_count 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

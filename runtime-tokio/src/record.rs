@@ -1,0 +1,121 @@
+//! What the machines tell, as log lines, audit records and metrics: the same words at both ends.
+use proto_core::output::{LinkId, StreamRecord};
+use proto_core::{Dialect, Event, Instant};
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::metrics::{LinkLabels, Metrics};
+
+/// Who tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Teller<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) clock: &'a Clock,
+}
+
+/// One line of the audit log.
+#[derive(Serialize)]
+struct Audit<'a> {
+    time: String,
+    topic: &'a str,
+    node: &'a str,
+    target: &'a str,
+    user: &'a str,
+    client: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trace_id: &'a str,
+    opened: String,
+    connected: bool,
+    duration_ms: u64,
+    bytes_to_edge: u64,
+    bytes_from_edge: u64,
+    reason: &'static str,
+    code: u32,
+}
+
+impl Teller<'_> {
+    /// Tells of an event. `dialect_of` knows the links that were up before it.
+    pub(crate) fn tell(&self, event: &Event, dialect_of: impl Fn(LinkId) -> Option<Dialect>) {
+        let (node, metrics) = (self.node, self.metrics);
+        match event {
+            Event::LinkUp { link, dialect } => {
+                metrics.link_up(labels(*dialect));
+                tracing::info!(node, %link, dialect = dialect.as_str(), "a link is up");
+            }
+            Event::LinkDown { link, why, streams } => {
+                if let Some(dialect) = dialect_of(*link) {
+                    metrics.link_down(labels(dialect), why.as_str());
+                }
+                tracing::info!(node, %link, reason = why.as_str(), streams, "a link is down");
+            }
+            Event::ConnectFailed { why, retry_in } => {
+                metrics.link_asked("edge", why.as_str());
+                tracing::debug!(
+                    node,
+                    reason = why.as_str(),
+                    ?retry_in,
+                    "no link; there will be another try"
+                );
+            }
+            Event::Connected { took, .. } => metrics.connect_took(*took),
+            Event::Dialed { failure, took } => {
+                metrics.dialed(failure.map_or("ok", |reason| reason.as_str()), *took)
+            }
+            Event::StreamEnded(record) => self.stream_ended(record),
+            Event::Refused(reason) => {
+                metrics.refused(reason.as_str());
+                tracing::info!(node, reason = reason.as_str(), "something was refused");
+            }
+            Event::Ignored(what) => {
+                metrics.refused("ignored");
+                tracing::debug!(node, what, "a message was ignored");
+            }
+            Event::RoundTrip { took, .. } => metrics.rtt(*took),
+        }
+    }
+
+    fn stream_ended(&self, record: &StreamRecord) {
+        let reason = record.reason.as_str();
+        self.metrics
+            .stream_closed(reason, record.bytes_to_edge, record.bytes_from_edge);
+        let duration = record.ended_at.saturating_duration_since(record.opened_at);
+        let audit = Audit {
+            time: self.date_time(record.ended_at),
+            topic: &record.topic,
+            node: &record.node,
+            target: &record.target,
+            user: &record.user,
+            client: &record.client,
+            trace_id: &record.trace_id,
+            opened: self.date_time(record.opened_at),
+            connected: record.connected_at.is_some(),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            bytes_to_edge: record.bytes_to_edge,
+            bytes_from_edge: record.bytes_from_edge,
+            reason,
+            code: record.reason.code(),
+        };
+        // These types always serialise.
+        let line = serde_json::to_string(&audit).unwrap_or_default();
+        tracing::info!(target: "audit", "{line}");
+        tracing::debug!(
+            node = record.node,
+            topic = record.topic,
+            target = record.target,
+            reason,
+            "a stream ended"
+        );
+    }
+
+    fn date_time(&self, at: Instant) -> String {
+        self.clock.wall_at(at).date_time().to_string()
+    }
+}
+
+fn labels(dialect: Dialect) -> LinkLabels {
+    LinkLabels {
+        kind: "edge",
+        dialect: dialect.as_str(),
+    }
+}
