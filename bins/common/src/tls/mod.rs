@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ServerConfig};
 pub use files::{Validity, read_ca, read_identity};
 pub use identity::{CertIdentity, IdentityError};
 
-use crate::config::ConfigError;
+use crate::config::{CloudConfig, ConfigError, EdgeConfig};
 use crate::secrets::Checked;
 
 /// HTTP/2, as gRPC needs it.
@@ -48,6 +48,17 @@ pub struct ServerTls {
     pub grpc: Arc<ServerConfig>,
     /// For CONNECT in TLS: http/1.1, or no ALPN at all.
     pub connect: Arc<ServerConfig>,
+}
+
+impl From<&CloudConfig> for ServerFiles {
+    fn from(config: &CloudConfig) -> Self {
+        let grpc = &config.grpc;
+        Self {
+            cert: grpc.cert.clone(),
+            key: grpc.key.clone(),
+            client_ca: grpc.client_ca.clone(),
+        }
+    }
 }
 
 impl ServerFiles {
@@ -109,6 +120,27 @@ pub struct ClientFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+impl From<&EdgeConfig> for ClientFiles {
+    fn from(config: &EdgeConfig) -> Self {
+        let cloud = &config.cloud;
+        Self {
+            ca: cloud.ca.clone(),
+            cert: cloud.cert.clone(),
+            key: cloud.key.clone(),
+        }
+    }
+}
+
+impl From<&crate::config::ClientConfig> for ClientFiles {
+    fn from(config: &crate::config::ClientConfig) -> Self {
+        Self {
+            ca: config.ca.clone(),
+            cert: config.cert.clone(),
+            key: config.key.clone(),
+        }
+    }
 }
 
 impl ClientFiles {

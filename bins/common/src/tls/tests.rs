@@ -177,3 +177,84 @@ fn certificates_name_one_bearer() {
         Err(IdentityError::Broken)
     );
 }
+
+#[test]
+fn a_handshake_tells_who_is_there() {
+    let (ours, theirs) = (Ca::new(), Ca::new());
+    let folder = tempfile::tempdir().expect("folder");
+    let put = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path
+    };
+    let (cert, key, _) = ours.issue(&[]);
+    let ca = put("ca.crt", &ours.pem);
+    let server = ServerFiles {
+        cert: put("tls.crt", &cert),
+        key: put("tls.key", &key),
+        client_ca: ca.clone(),
+    };
+    let server = server.load().expect("server").value.grpc;
+    let client = |issuer: Option<&Ca>| {
+        let mut files = ClientFiles {
+            ca: ca.clone(),
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+        };
+        if let Some(issuer) = issuer {
+            let (cert, key, _) = issuer.issue(&["spiffe://tunnel/user/ann"]);
+            (files.cert, files.key) = (put("user.crt", &cert), put("user.key", &key));
+        }
+        files.load(&[ALPN_H2]).expect("client").value
+    };
+    let identity = |connection: &rustls::ServerConnection| {
+        let chain = connection.peer_certificates()?;
+        chain
+            .first()
+            .map(|first| CertIdentity::of(first).expect("identity").to_uri())
+    };
+    let (known, unnamed, stranger) = (client(Some(&ours)), client(None), client(Some(&theirs)));
+    let connection = handshake(known, server.clone()).expect("ours");
+    assert_eq!(
+        identity(&connection).as_deref(),
+        Some("spiffe://tunnel/user/ann")
+    );
+    assert_eq!(connection.alpn_protocol(), Some(ALPN_H2));
+    assert_eq!(
+        identity(&handshake(unnamed, server.clone()).expect("none")),
+        None
+    );
+    assert!(handshake(stranger, server).is_err());
+}
+
+/// The server's side of a finished handshake, in memory.
+fn handshake(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+) -> Result<rustls::ServerConnection, rustls::Error> {
+    let name = "tunnel.cloud.io".try_into().expect("name");
+    let mut client = rustls::ClientConnection::new(client, name)?;
+    let mut server = rustls::ServerConnection::new(server)?;
+    while client.wants_write() || server.wants_write() {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).expect("memory");
+        }
+        feed(&wire, |bytes| server.read_tls(bytes).expect("memory"));
+        server.process_new_packets()?;
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).expect("memory");
+        }
+        feed(&wire, |bytes| client.read_tls(bytes).expect("memory"));
+        client.process_new_packets()?;
+    }
+    assert!(!server.is_handshaking());
+    Ok(server)
+}
+
+fn feed(mut bytes: &[u8], mut read: impl FnMut(&mut dyn std::io::Read) -> usize) {
+    while !bytes.is_empty() {
+        read(&mut bytes);
+    }
+}
