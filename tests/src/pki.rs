@@ -1,7 +1,9 @@
 //! A certificate authority for one test.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -99,10 +101,15 @@ impl Pki {
     }
 }
 
-/// Puts `text` into `path` in one step.
+/// Puts `text` into `path` in one step, for its owner's eyes only.
 pub fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
-    fs::write(&new, text).unwrap();
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .unwrap();
     fs::rename(&new, path).unwrap();
 }
 
