@@ -393,7 +393,7 @@ impl Mux {
             }
         }
         let deadline = [
-            entry.stream.deadline(&self.config.streams),
+            entry.stream.deadline(&self.config.streams, now),
             entry.budget_retry_at,
         ];
         if let Some(at) = deadline.into_iter().flatten().min()

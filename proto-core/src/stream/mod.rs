@@ -495,14 +495,14 @@ impl Stream {
         self.receive.is_full() && self.ended().is_none()
     }
 
-    /// When `handle_timeout` has something to do next.
-    pub(crate) fn deadline(&self, config: &StreamConfig) -> Option<Instant> {
+    /// When `handle_timeout` has something to do next. An ack that is due already waits for the transport, not for time.
+    pub(crate) fn deadline(&self, config: &StreamConfig, now: Instant) -> Option<Instant> {
         if self.ended().is_some() {
             return None;
         }
         [
             self.open_deadline(config),
-            self.receive.ack_deadline(),
+            self.receive.ack_deadline().filter(|due| *due > now),
             self.idle_deadline(config),
             self.full_since
                 .map(|since| since + config.base_stuck_timeout),
