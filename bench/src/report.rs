@@ -1,0 +1,305 @@
+//! What was measured, what the targets say to it, and both as a table and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::Result;
+use crate::args::{COLUMNS, Options};
+use crate::load::quantile;
+
+/// What a figure of ours is held against.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// Nothing: it is there to be read.
+    None,
+    /// At least this many times the yardstick's.
+    TimesMin(f64),
+    /// At most this many times the yardstick's.
+    TimesMax(f64),
+    /// At most this many times the yardstick's, and at most this.
+    TimesMaxAnd(f64, f64),
+    /// At least this.
+    Min(f64),
+    /// At most this.
+    Max(f64),
+}
+
+/// The yardstick's column.
+const YARDSTICK: &str = "ssh";
+
+/// Every figure in the order in which it is printed.
+const ROWS: &[(&str, &str, Target)] = &[
+    (
+        "bulk.down.1",
+        "bulk down, 1 stream, MB/s",
+        Target::TimesMin(1.2),
+    ),
+    (
+        "bulk.up.1",
+        "bulk up, 1 stream, MB/s",
+        Target::TimesMin(1.2),
+    ),
+    (
+        "bulk.down.8",
+        "bulk down, 8 streams, MB/s",
+        Target::TimesMin(1.5),
+    ),
+    (
+        "bulk.up.8",
+        "bulk up, 8 streams, MB/s",
+        Target::TimesMin(1.5),
+    ),
+    (
+        "cpu.down.1",
+        "CPU s/GiB, both ends, down, 1 stream",
+        Target::TimesMax(0.85),
+    ),
+    ("cpu.cloud.down.1", "  the cloud's", Target::None),
+    ("cpu.edge.down.1", "  the edge's", Target::None),
+    (
+        "cpu.up.1",
+        "CPU s/GiB, both ends, up, 1 stream",
+        Target::TimesMax(0.85),
+    ),
+    ("cpu.cloud.up.1", "  the cloud's", Target::None),
+    ("cpu.edge.up.1", "  the edge's", Target::None),
+    (
+        "cpu.down.8",
+        "CPU s/GiB, both ends, down, 8 streams",
+        Target::TimesMax(0.85),
+    ),
+    (
+        "cpu.up.8",
+        "CPU s/GiB, both ends, up, 8 streams",
+        Target::TimesMax(0.85),
+    ),
+    (
+        "fair.down.8",
+        "slowest / fastest of 8, down",
+        Target::Min(0.8),
+    ),
+    ("fair.up.8", "slowest / fastest of 8, up", Target::Min(0.8)),
+    (
+        "rtt.idle.p50",
+        "round trip idle, µs, median",
+        Target::TimesMax(1.1),
+    ),
+    ("rtt.idle.p99", "round trip idle, µs, p99", Target::None),
+    (
+        "rtt.down.p50",
+        "round trip beside a download, µs, median",
+        Target::None,
+    ),
+    (
+        "rtt.down.p99",
+        "round trip beside a download, µs, p99",
+        Target::TimesMaxAnd(0.5, 5000.0),
+    ),
+    (
+        "rtt.up.p50",
+        "round trip beside an upload, µs, median",
+        Target::None,
+    ),
+    (
+        "rtt.up.p99",
+        "round trip beside an upload, µs, p99",
+        Target::TimesMaxAnd(0.5, 5000.0),
+    ),
+    (
+        "connect.echo.p50",
+        "dial to first echo, µs, median",
+        Target::None,
+    ),
+    (
+        "connect.echo.p99",
+        "dial to first echo, µs, p99",
+        Target::None,
+    ),
+    ("connect.1", "new connections/s, one by one", Target::None),
+    (
+        "connect.16",
+        "new connections/s, 16 at once",
+        Target::TimesMin(4.0),
+    ),
+    (
+        "delay.down",
+        "50 ms line: 1 stream down, MB/s",
+        Target::Min(150.0),
+    ),
+    (
+        "delay.up",
+        "50 ms line: 1 stream up, MB/s",
+        Target::Min(150.0),
+    ),
+    (
+        "delay.dial.nc",
+        "50 ms line: dial to echo, round trips, nc",
+        Target::Max(2.1),
+    ),
+    (
+        "delay.dial.early",
+        "50 ms line: the same with early data",
+        Target::Max(1.1),
+    ),
+    (
+        "memory.edge.fresh",
+        "fresh edge, resident MiB",
+        Target::Max(8.0),
+    ),
+    (
+        "memory.cloud.fresh",
+        "fresh cloud, resident MiB",
+        Target::None,
+    ),
+    (
+        "memory.cloud.edge",
+        "cloud, private KiB per idle edge",
+        Target::Max(40.0),
+    ),
+    (
+        "memory.stream.cloud",
+        "cloud, private KiB per idle stream",
+        Target::Max(10.0),
+    ),
+    (
+        "memory.stream.edge",
+        "edge, private KiB per idle stream",
+        Target::Max(10.0),
+    ),
+];
+
+/// All samples by figure and column.
+#[derive(Debug, Default)]
+pub(crate) struct Figures(BTreeMap<(String, &'static str), Vec<f64>>);
+
+/// What a target says to a figure of ours.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    figure: &'static str,
+    target: String,
+    /// Whether it is met.
+    pub(crate) met: bool,
+}
+
+impl Figures {
+    /// Adds one round's sample.
+    pub(crate) fn add(&mut self, figure: &str, column: &'static str, value: f64) {
+        debug_assert!(ROWS.iter().any(|(name, ..)| *name == figure) || figure.starts_with("cpu."));
+        self.0
+            .entry((figure.to_owned(), column))
+            .or_default()
+            .push(value);
+    }
+
+    fn median(&self, figure: &str, column: &'static str) -> Option<f64> {
+        let mut samples = self.0.get(&(figure.to_owned(), column))?.clone();
+        samples.sort_by(f64::total_cmp);
+        Some(quantile(&samples, 0.5))
+    }
+
+    fn ratio(&self, figure: &str) -> Option<f64> {
+        Some(self.median(figure, "ours")? / self.median(figure, YARDSTICK)?)
+    }
+
+    /// Holds what was measured against its targets.
+    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+        let rows = ROWS.iter().filter_map(|&(figure, _, target)| {
+            let ours = self.median(figure, "ours")?;
+            let (target, met) = match target {
+                Target::None => return None,
+                Target::TimesMin(times) => (format!("≥ {times}×"), self.ratio(figure)? >= times),
+                Target::TimesMax(times) => (format!("≤ {times}×"), self.ratio(figure)? <= times),
+                Target::TimesMaxAnd(times, max) => {
+                    let met = self.ratio(figure)? <= times && ours <= max;
+                    (format!("≤ {times}×, ≤ {max}"), met)
+                }
+                Target::Min(min) => (format!("≥ {min}"), ours >= min),
+                Target::Max(max) => (format!("≤ {max}"), ours <= max),
+            };
+            Some(Verdict {
+                figure,
+                target,
+                met,
+            })
+        });
+        rows.collect()
+    }
+
+    /// The columns that have figures.
+    fn columns(&self) -> Vec<&'static str> {
+        let mut columns = COLUMNS.to_vec();
+        columns.retain(|name| self.0.keys().any(|(_, column)| column == name));
+        columns
+    }
+
+    /// A Markdown table of medians.
+    pub(crate) fn table(&self, verdicts: &[Verdict]) -> String {
+        let columns = self.columns();
+        let mut table = String::from("| |");
+        for column in &columns {
+            let name = if *column == YARDSTICK {
+                "ssh -R"
+            } else {
+                column
+            };
+            let _ = write!(table, " {name} |");
+        }
+        table += " ours / ssh -R | target | |\n|---|";
+        table += &"---:|".repeat(columns.len() + 1);
+        table += "---|---|\n";
+        for (figure, label, _) in ROWS {
+            let cells: Vec<Option<f64>> = columns
+                .iter()
+                .map(|column| self.median(figure, column))
+                .collect();
+            if cells.iter().all(Option::is_none) {
+                continue;
+            }
+            let _ = write!(table, "| {label} |");
+            for cell in cells {
+                let _ = write!(table, " {} |", cell.map_or_else(|| "–".to_owned(), number));
+            }
+            let ratio = self
+                .ratio(figure)
+                .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}×"));
+            let verdict = verdicts.iter().find(|verdict| verdict.figure == *figure);
+            let (target, met) = verdict.map_or(("", ""), |v| {
+                (v.target.as_str(), if v.met { "met" } else { "MISSED" })
+            });
+            let _ = writeln!(table, " {ratio} | {target} | {met} |");
+        }
+        table
+    }
+
+    /// All samples, medians and verdicts.
+    pub(crate) fn json(&self, verdicts: &[Verdict], options: &Options) -> Result<String> {
+        let mut figures = Map::new();
+        for ((figure, column), samples) in &self.0 {
+            let entry = figures.entry(figure.clone()).or_insert_with(|| json!({}));
+            entry[*column] = json!({ "median": self.median(figure, column), "samples": samples });
+        }
+        for verdict in verdicts {
+            figures[verdict.figure]["target"] =
+                json!({ "text": verdict.target, "met": verdict.met });
+        }
+        let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+        let all = json!({
+            "rounds": options.rounds,
+            "windowMs": options.window.as_millis() as u64,
+            "cpus": cpus,
+            "figures": Value::Object(figures),
+        });
+        Ok(serde_json::to_string_pretty(&all)? + "\n")
+    }
+}
+
+/// Three significant places, or as many as the whole part has.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,234 @@
+//! The scenarios: in each round, each scenario runs in every column before the next begins.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::Result;
+use crate::args::Options;
+use crate::column::{Column, Door};
+use crate::columns::{self, Line, Ours};
+use crate::fleet::Fleet;
+use crate::load::{self, Copies, Direction, quantile};
+use crate::proc::Pids;
+use crate::report::Figures;
+use crate::target;
+
+/// The line of the delay scenario, each way.
+const EACH_WAY: Duration = Duration::from_millis(25);
+
+/// After a change in what a process holds, before its memory is read.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+/// Runs what was asked for.
+pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
+    let target = target::serve()?;
+    let near = if ["bulk", "rtt", "connect"]
+        .iter()
+        .any(|name| options.has(name))
+    {
+        columns::all(options, &target, Line::NONE)?
+    } else {
+        Vec::new()
+    };
+    let far = if options.has("delay") {
+        columns::all(options, &target, Line { each_way: EACH_WAY })?
+    } else {
+        Vec::new()
+    };
+    for round in 1..=options.rounds {
+        for (name, scenario) in [
+            ("bulk", bulk as Scenario),
+            ("rtt", rtt),
+            ("connect", connect),
+        ] {
+            if options.has(name) {
+                eprintln!("bench: round {round} of {}: {name}", options.rounds);
+                scenario(options, &near, figures)?;
+            }
+        }
+        if options.has("delay") {
+            eprintln!("bench: round {round} of {}: delay", options.rounds);
+            delay(options, &far, figures)?;
+        }
+        if options.has("memory") {
+            eprintln!("bench: round {round} of {}: memory", options.rounds);
+            memory(options, &target, figures)?;
+        }
+    }
+    Ok(())
+}
+
+type Scenario = fn(&Options, &[Column], &mut Figures) -> Result<()>;
+
+fn bulk(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
+    for (direction, way) in [(Direction::Down, "down"), (Direction::Up, "up")] {
+        for count in [1, 8] {
+            for column in columns {
+                let bulk = load::bulk(column, direction, count, options.window)?;
+                let mut add = |what: &str, value| {
+                    figures.add(&format!("{what}.{way}.{count}"), column.name, value)
+                };
+                add("bulk", bulk.megabytes);
+                if !matches!(column.cloud, Pids::None) {
+                    add("cpu", bulk.cloud_cpu + bulk.edge_cpu);
+                    add("cpu.cloud", bulk.cloud_cpu);
+                    add("cpu.edge", bulk.edge_cpu);
+                }
+                if count == 8 {
+                    add("fair", bulk.fairness);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rtt(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
+    for column in columns {
+        let mut add = |beside: &str, times: &[f64]| {
+            figures.add(
+                &format!("rtt.{beside}.p50"),
+                column.name,
+                quantile(times, 0.5),
+            );
+            figures.add(
+                &format!("rtt.{beside}.p99"),
+                column.name,
+                quantile(times, 0.99),
+            );
+        };
+        add(
+            "idle",
+            &load::round_trips(&column.door, options.tries, options.window * 2)?,
+        );
+        for (direction, way) in [(Direction::Down, "down"), (Direction::Up, "up")] {
+            let copies = Copies::start(&column.door, direction, 1)?;
+            thread::sleep(Duration::from_millis(300));
+            add(
+                way,
+                &load::round_trips(&column.door, options.tries, options.window * 2)?,
+            );
+            drop(copies);
+        }
+    }
+    Ok(())
+}
+
+fn connect(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
+    for column in columns {
+        let times = load::dials(&column.door, false, options.tries / 10, options.window)?;
+        let each = times.iter().sum::<f64>() / times.len() as f64;
+        figures.add("connect.echo.p50", column.name, quantile(&times, 0.5));
+        figures.add("connect.echo.p99", column.name, quantile(&times, 0.99));
+        figures.add("connect.1", column.name, 1e6 / each);
+        figures.add(
+            "connect.16",
+            column.name,
+            load::connections(&column.door, 16, options.window)?,
+        );
+    }
+    Ok(())
+}
+
+fn delay(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
+    let round_trip = EACH_WAY.as_secs_f64() * 2e6;
+    for column in columns {
+        for (direction, way) in [(Direction::Down, "down"), (Direction::Up, "up")] {
+            // Windows need some round trips to grow.
+            let bulk = load::bulk(
+                column,
+                direction,
+                1,
+                options.window + Duration::from_secs(1),
+            )?;
+            figures.add(&format!("delay.{way}"), column.name, bulk.megabytes);
+        }
+        for (early, name) in [(false, "delay.dial.nc"), (true, "delay.dial.early")] {
+            let times = load::dials(&column.door, early, options.tries / 100, options.window)?;
+            figures.add(name, column.name, quantile(&times, 0.5) / round_trip);
+        }
+    }
+    Ok(())
+}
+
+/// Memory is read from fresh processes, as every other scenario leaves buffers behind in the allocator.
+fn memory(options: &Options, target: &str, figures: &mut Figures) -> Result<()> {
+    if options.wants("ours") {
+        let ours = Ours::start(target, Line::NONE, options.idle)?;
+        thread::sleep(SETTLE);
+        figures.add(
+            "memory.edge.fresh",
+            "ours",
+            ours.edge_pid().resident_kib() / 1024.0,
+        );
+        figures.add(
+            "memory.cloud.fresh",
+            "ours",
+            ours.cloud_pid().resident_kib() / 1024.0,
+        );
+        let before = ours.cloud_pid().private_kib();
+        let names = (0..options.idle).map(columns::idle_node).collect();
+        let fleet = Fleet::start(&ours, names)?;
+        thread::sleep(SETTLE);
+        let growth = ours.cloud_pid().private_kib() - before;
+        figures.add("memory.cloud.edge", "ours", growth / options.idle as f64);
+        drop(fleet);
+        // Streams start from fresh processes, too: what the edges left free would hide their cost.
+        drop(ours);
+        let ours = Ours::start(target, Line::NONE, options.idle)?;
+        streams(
+            options,
+            "ours",
+            &ours.door(),
+            [ours.cloud_pid(), ours.edge_pid()],
+            figures,
+        )?;
+    }
+    if options.wants("ssh") {
+        let ssh = columns::fresh_ssh(target)?;
+        figures.add("memory.edge.fresh", "ssh", ssh.edge.resident_kib() / 1024.0);
+        figures.add(
+            "memory.cloud.fresh",
+            "ssh",
+            ssh.cloud.resident_kib() / 1024.0,
+        );
+        streams(
+            options,
+            "ssh",
+            &ssh.door.clone(),
+            [ssh.cloud.clone(), ssh.edge.clone()],
+            figures,
+        )?;
+    }
+    Ok(())
+}
+
+fn streams(
+    options: &Options,
+    name: &'static str,
+    door: &Door,
+    ends: [Pids; 2],
+    figures: &mut Figures,
+) -> Result<()> {
+    // The first stream pays for what all of them share.
+    drop(load::dial(door, false)?);
+    thread::sleep(SETTLE);
+    let before = ends.each_ref().map(Pids::private_kib);
+    let streams: Vec<TcpStream> = (0..options.idle)
+        .map(|_| load::dial(door, false))
+        .collect::<std::io::Result<_>>()?;
+    thread::sleep(SETTLE);
+    for ((end, before), figure) in ends
+        .iter()
+        .zip(before)
+        .zip(["memory.stream.cloud", "memory.stream.edge"])
+    {
+        figures.add(
+            figure,
+            name,
+            (end.private_kib() - before) / streams.len() as f64,
+        );
+    }
+    Ok(())
+}
