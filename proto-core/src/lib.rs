@@ -15,6 +15,10 @@
 //! - Nothing from outside makes it panic, and everything that grows has a limit in [`config`].
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::unreachable)
+)]
 extern crate alloc;
 
 pub mod auth;

@@ -58,8 +58,11 @@ impl Heartbeat {
         rng: &mut impl Rng,
         now: Instant,
     ) -> Heartbeat {
-        let share = f64::from(rng.next_u32()) / f64::from(u32::MAX)
-            * config.heartbeat_jitter.clamp(0.0, 1.0);
+        let jitter = match config.heartbeat_jitter {
+            jitter if (0.0..=1.0).contains(&jitter) => jitter,
+            _ => 0.0,
+        };
+        let share = f64::from(rng.next_u32()) / f64::from(u32::MAX) * jitter;
         let mut heartbeat = Heartbeat {
             mode,
             interval: config.heartbeat_interval.mul_f64(1.0 - share),
