@@ -149,7 +149,10 @@ mod tests {
             "reconnect.min=1s",
         ])
         .expect("arguments");
-        let config = EdgeConfig::load(None, &edge.args.overrides(), &|_| None).expect("config");
+        let config = EdgeConfig::load(Some("/dev/null".as_ref()), &edge.args.overrides(), &|_| {
+            None
+        })
+        .expect("config");
         assert_eq!(config.node.name, "node-A");
         assert_eq!(config.cloud.addresses.len(), 2);
         assert_eq!(config.reconnect.min.as_secs(), 1);
