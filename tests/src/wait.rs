@@ -24,3 +24,8 @@ pub const fn secs(n: u64) -> Duration {
 pub const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
+
+/// Whether `./test --long` asks for full lengths.
+pub fn is_long() -> bool {
+    std::env::var_os("TUNNEL_TEST_LONG").is_some_and(|value| !value.is_empty())
+}

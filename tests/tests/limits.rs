@@ -13,7 +13,7 @@ use tunnel_tests::fake_edge::{EdgeOptions, FakeEdge, instance};
 use tunnel_tests::openssh::{Ssh, Sshd, success};
 use tunnel_tests::targets::{BlackHole, ClosedPort, Target};
 use tunnel_tests::usage::Usage;
-use tunnel_tests::wait::{millis, secs, wait_until};
+use tunnel_tests::wait::{is_long, millis, secs, wait_until};
 use tunnel_tests::world::{Settings, TOKEN, World};
 use tunnel_tests::{Cloud, Connect, Edge};
 
@@ -124,8 +124,9 @@ fn failed_dials_leave_nothing() {
         cloud.streams() == 0.0 && edge.metrics().sum("streams", &[]) == 0.0
     });
     let before = [cloud.usage(), edge.usage()];
-    refuse(3000);
-    for _ in 0..10 {
+    let (refusals, vanishings) = if is_long() { (10_000, 100) } else { (3000, 10) };
+    refuse(refusals);
+    for _ in 0..vanishings {
         vanish(100);
         wait_until("streams are gone", secs(20), || {
             cloud.streams() == 0.0 && edge.metrics().sum("streams", &[]) == 0.0
@@ -530,4 +531,29 @@ fn limits_on_streams_and_on_waiting_connects_are_kept() {
         exchange(&cloud.connect, "CONNECT node-A:22 HTTP/1.1\r\n\r\n")
             .is_ok_and(|(_, reply)| reply.code() == 200)
     });
+}
+
+#[test]
+fn an_idle_session_lives() {
+    let world = World::new();
+    let echo = Target::echo();
+    // Ten minutes with the defaults; else as many heartbeats in a few seconds.
+    let beats = |settings: Settings| match is_long() {
+        true => settings,
+        false => settings
+            .set("heartbeat.interval", "100ms")
+            .set("heartbeat.probe", "100ms"),
+    };
+    let cloud = world.cloud_with(beats(world.cloud_settings()));
+    let settings = beats(world.edge_settings("node-A", &cloud.grpc, &echo.address()));
+    let mut edge = world.edge_with("node-A", settings);
+    edge.process.wait_status("link", "up", secs(10));
+    let mut open = cloud.open("node-A");
+    open.echo(b"before");
+    thread::sleep(secs(if is_long() { 600 } else { 6 })); // idleness is what is tested
+    open.echo(b"after");
+    let opened = cloud
+        .metrics()
+        .sum("links_opened_total", &[("result", "ok")]);
+    assert_eq!(opened, 1.0, "the same link all the time");
 }

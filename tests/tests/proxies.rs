@@ -476,12 +476,17 @@ fn certificates_are_read_again_when_their_files_change() {
     // A broken pair keeps the last good one.
     let good = std::fs::read_to_string(&it.world.cloud_identity().cert).unwrap();
     let certificate = it.world.cloud_identity().cert.clone();
+    let failed = |it: &Echoing| {
+        let metrics = it.cloud.metrics();
+        metrics.sum("reloads_total", &[]) - metrics.sum("reloads_total", &[("result", "ok")])
+    };
+    let before = failed(&it);
     tunnel_tests::pki::replace(&certificate, "no certificate");
     wait_until("the broken file is counted", secs(10), || {
-        let metrics = it.cloud.metrics();
-        metrics.sum("reloads_total", &[]) > metrics.sum("reloads_total", &[("result", "ok")])
+        failed(&it) > before
     });
-    serial(&it);
+    let kept = serial(&it);
+    assert!(kept != old);
     tunnel_tests::pki::replace(&certificate, &good);
     open.echo(b"and here");
     // New links get the new one, too.
