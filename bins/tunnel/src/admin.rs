@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::args::{Format, List, ServerArgs};
+use crate::args::{Format, List};
 use crate::connect::printable;
 use crate::settings::Settings;
 use crate::table;
@@ -17,12 +17,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Prints the nodes.
-pub(crate) fn nodes(server: &ServerArgs, list: &List) -> Result<(), String> {
+pub(crate) fn nodes(settings: &Settings, list: &List) -> Result<(), String> {
     let headings = [
         "NAME", "STATE", "AGE", "REPLICA", "DIALECT", "REMOTE", "RTT", "STREAMS",
     ];
     print(
-        server,
+        settings,
         list,
         "/api/v1/nodes",
         &headings,
@@ -44,7 +44,7 @@ pub(crate) fn nodes(server: &ServerArgs, list: &List) -> Result<(), String> {
 }
 
 /// Prints the streams.
-pub(crate) fn streams(server: &ServerArgs, list: &List) -> Result<(), String> {
+pub(crate) fn streams(settings: &Settings, list: &List) -> Result<(), String> {
     let headings = [
         "NODE",
         "TARGET",
@@ -57,7 +57,7 @@ pub(crate) fn streams(server: &ServerArgs, list: &List) -> Result<(), String> {
         "TOPIC",
     ];
     print(
-        server,
+        settings,
         list,
         "/api/v1/streams",
         &headings,
@@ -86,7 +86,7 @@ pub(crate) fn streams(server: &ServerArgs, list: &List) -> Result<(), String> {
 
 /// Asks all addresses and prints their items together, sorted by `order`.
 fn print(
-    server: &ServerArgs,
+    settings: &Settings,
     list: &List,
     path: &str,
     headings: &[&str],
@@ -94,7 +94,7 @@ fn print(
     row: impl Fn(&Value, SystemTime) -> Vec<String>,
 ) -> Result<(), String> {
     // Credentials matter only where the address is not loopback; then a missing one is said by the server.
-    let authorization = Settings::load(server)?.authorization();
+    let authorization = settings.authorization();
     let mut items = Vec::new();
     for admin in &list.admin {
         items.append(&mut items_of(admin, path, authorization.as_deref())?);

@@ -12,44 +12,51 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use args::{Cli, Command, ServerArgs};
 use settings::Settings;
-
-/// Like ssh's own helpers on errors of their own.
-const EXIT_CONNECT: u8 = 255;
+use tunnel_common::exit::{Exit, report};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let server = cli.server;
-    match cli.command {
+    let exit = match cli.command {
         Command::Connect { host, port } => {
             let done =
                 Settings::load(&server).and_then(|settings| connect::run(&settings, &host, port));
-            finish(done, EXIT_CONNECT)
+            finish(done, Exit::Ssh)
         }
         // Comes back only if ssh could not be run.
-        Command::Ssh { node, rest } => finish(Err(ssh::exec(&server, &node, &rest)), EXIT_CONNECT),
-        Command::Nodes(list) => finish(admin::nodes(&server, &list), 1),
-        Command::Streams(list) => finish(admin::streams(&server, &list), 1),
+        Command::Ssh { node, rest } => finish(Err(ssh::exec(&server, &node, &rest)), Exit::Ssh),
+        Command::Nodes(list) => with_settings(&server, |settings| admin::nodes(settings, &list)),
+        Command::Streams(list) => {
+            with_settings(&server, |settings| admin::streams(settings, &list))
+        }
         Command::Demo { replicas, cmd } => demo::run(replicas, &cmd),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tunnel", &mut script);
-            finish(table::print(&String::from_utf8_lossy(&script)), 1)
+            let done = table::print(&String::from_utf8_lossy(&script));
+            finish(done, Exit::Failed)
         }
-        Command::Child { program } => finish(Err(demo::exec_child(&program)), 127),
+        Command::Child { program } => finish(Err(demo::exec_child(&program)), Exit::Passed(127)),
+    };
+    exit.into()
+}
+
+fn with_settings(server: &ServerArgs, run: impl FnOnce(&Settings) -> Result<(), String>) -> Exit {
+    match Settings::load(server) {
+        Ok(settings) => finish(run(&settings), Exit::Failed),
+        Err(line) => finish(Err(line), Exit::Config),
     }
 }
 
-/// One line on stderr, and the exit status.
-fn finish(result: Result<(), String>, failed: u8) -> ExitCode {
+/// A line on stderr, if there is something to say, and the exit status.
+fn finish(result: Result<(), String>, failed: Exit) -> Exit {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(line) => {
-            if !line.is_empty() {
-                eprintln!("tunnel: {line}");
-            }
-            ExitCode::from(failed)
+            report("tunnel", &line);
+            failed
         }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use proto_core::auth::Secret;
 use tunnel_common::config::{ClientConfig, Overrides, Scheme};
+use tunnel_common::exit::report;
+use tunnel_common::secrets::read_secret;
+use tunnel_common::tls::{ALPN_HTTP1, ClientFiles};
 
 use crate::args::ServerArgs;
 
@@ -19,11 +21,10 @@ pub(crate) struct Settings {
     credential: Credential,
 }
 
-#[derive(Clone, PartialEq, Eq)]
 enum Credential {
     None,
-    Token(String),
-    Password { user: String, password: String },
+    Token(Secret),
+    Password { user: String, password: Secret },
 }
 
 /// The server, ready to be connected to.
@@ -108,32 +109,22 @@ impl Settings {
     }
 
     fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = &self.config.ca;
-        let certs =
-            CertificateDer::pem_file_iter(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        for cert in certs.map_err(|error| format!("ca {}: {error}", ca.display()))? {
-            roots
-                .add(cert)
-                .map_err(|error| format!("ca {}: {error}", ca.display()))?;
-        }
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::new(config))
+        let files = ClientFiles::from(&self.config);
+        let loaded = files
+            .load(&[ALPN_HTTP1])
+            .map_err(|error| error.to_string())?;
+        warn(&loaded.warnings);
+        Ok(loaded.value)
     }
 
     /// The value of `Proxy-Authorization` (or `Authorization`), a secret; `None` without credentials.
     pub(crate) fn authorization(&self) -> Option<String> {
         match &self.credential {
             Credential::None => None,
-            Credential::Token(token) => Some(format!("Bearer {token}")),
+            Credential::Token(token) => Some(format!("Bearer {}", token.expose())),
             Credential::Password { user, password } => Some(format!(
                 "Basic {}",
-                STANDARD.encode(format!("{user}:{password}"))
+                STANDARD.encode(format!("{user}:{}", password.expose()))
             )),
         }
     }
@@ -145,9 +136,9 @@ fn credential(
     config: &ClientConfig,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Credential, String> {
-    let token = |path: &Path| first_line(path, "token_file").map(Credential::Token);
+    let token = |path: &Path| one_line(path, "token_file").map(Credential::Token);
     let password = || {
-        let password = first_line(&config.password_file, "password_file")?;
+        let password = one_line(&config.password_file, "password_file")?;
         Ok(Credential::Password {
             user: config.user.clone(),
             password,
@@ -160,7 +151,8 @@ fn credential(
         return password();
     }
     if let Some(token) = env("TUNNEL_TOKEN").filter(|token| !token.trim().is_empty()) {
-        return checked(token.trim().to_owned(), "TUNNEL_TOKEN").map(Credential::Token);
+        return checked(Secret::new(token.trim().to_owned()), "TUNNEL_TOKEN")
+            .map(Credential::Token);
     }
     if !config.token_file.as_os_str().is_empty() {
         return token(&config.token_file);
@@ -171,20 +163,22 @@ fn credential(
     Ok(Credential::None)
 }
 
-/// The first line of a file; the error says which file, never what is in it.
-fn first_line(path: &Path, key: &str) -> Result<String, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{key} {}: {error}", path.display()))?;
-    let line = text.lines().next().unwrap_or("").trim().to_owned();
-    if line.is_empty() {
-        return Err(format!("{key} {}: its first line is empty", path.display()));
+/// The one line of a secret file; the error says which file, never what is in it.
+fn one_line(path: &Path, key: &str) -> Result<Secret, String> {
+    let read = read_secret(path).map_err(|error| format!("{key}: {error}"))?;
+    warn(&read.warnings);
+    checked(read.value, &format!("{key} {}", path.display()))
+}
+
+fn warn(lines: &[String]) {
+    for line in lines {
+        report("tunnel", line);
     }
-    checked(line, &format!("{key} {}", path.display()))
 }
 
 /// What goes into a header must not end it.
-fn checked(secret: String, from: &str) -> Result<String, String> {
-    if secret.chars().any(char::is_control) {
+fn checked(secret: Secret, from: &str) -> Result<Secret, String> {
+    if secret.expose().chars().any(char::is_control) {
         return Err(format!("{from} holds control characters"));
     }
     Ok(secret)

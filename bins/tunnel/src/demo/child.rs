@@ -152,7 +152,8 @@ pub(super) fn end(child: &mut Child) {
     }
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log, indented; empty if there are none.
+pub(super) fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

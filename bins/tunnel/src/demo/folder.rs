@@ -10,7 +10,7 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use tunnel_common::users::hash_token;
 
 use super::child::run_to_end;
 use super::pki::{Authority, Bearer, SERVER_NAME, write_secret};
@@ -254,12 +254,9 @@ fn bashrc(node: &str) -> String {
 
 /// The user file's record of one user who is known by a token.
 fn users_toml(token: &str) -> String {
-    let mut digest = String::new();
-    for byte in Sha256::digest(token.as_bytes()) {
-        let _ = write!(digest, "{byte:02x}");
-    }
     format!(
-        "[[user]]\nname = \"{USER}\"\ntokens = [\"sha256:{digest}\"]\nnodes = [\"*\"]\nports = [22]\nadmin = true\n"
+        "[[user]]\nname = \"{USER}\"\ntokens = [\"{}\"]\nnodes = [\"*\"]\nports = [22]\nadmin = true\n",
+        hash_token(token)
     )
 }
 

@@ -2,6 +2,7 @@
 
 mod child;
 mod folder;
+mod orphans;
 mod pki;
 mod programs;
 mod sshd;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitCode, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use child::{Service, command, status_of};
 use folder::{CloudAddresses, Folder, Login, NODES};
 use programs::Programs;
 use sshd::Sshd;
+use tunnel_common::exit::{Exit, report};
 
 /// The hidden command that a child is started by.
 pub(crate) const CHILD_COMMAND: &str = "run-as-child";
@@ -53,20 +55,21 @@ impl From<String> for Stop {
 }
 
 /// Runs the demo; the status is that of `cmd` or the shell.
-pub(crate) fn run(replicas: u32, cmd: &[String]) -> ExitCode {
+pub(crate) fn run(replicas: u32, cmd: &[String]) -> Exit {
     if replicas != 1 {
-        eprintln!("tunnel: demo: more than one replica is not there yet; leave --replicas out");
-        return ExitCode::from(2);
+        report(
+            "tunnel",
+            &"demo: more than one replica is not there yet; leave --replicas out",
+        );
+        return Exit::Usage;
     }
     match prepare().and_then(|mut demo| demo.play(cmd)) {
-        Ok(status) => ExitCode::from(status_code(status)),
+        Ok(status) => Exit::Passed(status_code(status)),
         Err(Stop::Failed(line)) => {
             eprintln!("tunnel: demo: {line}");
-            ExitCode::FAILURE
+            Exit::Failed
         }
-        Err(Stop::Signal(signal)) => {
-            ExitCode::from(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)))
-        }
+        Err(Stop::Signal(signal)) => Exit::Signal(u8::try_from(signal as i32).unwrap_or(0)),
     }
 }
 
@@ -75,6 +78,7 @@ fn prepare() -> Result<Demo, Stop> {
     let login = Login::current()?;
     let (sender, events) = channel();
     let signals = block_signals()?;
+    orphans::adopt().map_err(|error| format!("cannot adopt orphans: {error}"))?;
     let folder = Folder::make(&programs, &login)?;
     watch_signals(signals, sender.clone(), folder.path().to_owned())?;
     let made_privsep = login.root && sshd::make_privsep().map_err(|error| error.to_string())?;
@@ -253,6 +257,10 @@ impl Demo {
         loop {
             if let Some(status) = shell.try_wait().map_err(|error| format!("ssh: {error}"))? {
                 self.shell = None;
+                if status.code() == Some(255) {
+                    // ssh's own failure, or the command's; the other end knows more.
+                    words::log(&self.folder.join(&format!("log/sshd-{}.log", NODES[0])));
+                }
                 return Ok(status);
             }
             // Not through next_event: a service that dies under the shell is told by the shell.
@@ -278,6 +286,8 @@ impl Drop for Demo {
             service.end();
         }
         self.sshds.iter().for_each(Sshd::end);
+        // What sessions left in the background.
+        orphans::end_all();
         if self.made_privsep {
             sshd::remove_privsep();
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
+use super::child::tail;
 use super::folder::{CloudAddresses, Folder, NODES};
 use super::programs::{Programs, on_path};
 use crate::ssh::quoted;
@@ -71,5 +72,13 @@ pub(super) fn shell(cmd: &[String]) {
             "A shell on {}, by ssh through the tunnel; leave it to end the demo:",
             NODES[0]
         );
+    }
+}
+
+/// The end of a log that may say why.
+pub(super) fn log(path: &Path) {
+    let tail = tail(path);
+    if !tail.is_empty() {
+        eprintln!("ssh ended with 255; the log of the sshd there ends with:\n{tail}");
     }
 }
