@@ -17,7 +17,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    warn(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::unreachable)
+    warn(
+        clippy::panic,
+        clippy::expect_used,
+        clippy::unwrap_used,
+        clippy::unreachable
+    )
 )]
 extern crate alloc;
 

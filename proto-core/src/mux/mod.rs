@@ -5,9 +5,11 @@
 //! side decides (admission, replies, dials, reconnecting) is in `NodeHub` and `Edge` around it.
 
 mod inbound;
+mod info;
 mod last_word;
 mod local;
 mod outbound;
+mod timers;
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -16,10 +18,7 @@ use crate::link::Link;
 use crate::link::heartbeat::{Heartbeat, Mode};
 use crate::link::schedule::Place;
 use crate::name::Topic;
-use crate::output::{
-    Deadline, Event, LinkEnd, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo,
-    StreamRecord, StreamState, Timer,
-};
+use crate::output::{Event, LinkEnd, LinkId, LinkLoss, Output, StreamId, Timer};
 use crate::reason::Reason;
 use crate::stream::{LocalWish, Phase, Role, Stream};
 use crate::time::Instant;
@@ -451,86 +450,6 @@ impl Mux {
             self.timers.insert((at, Timer::Link(id)));
         }
     }
-
-    // Time. Timers are lazy: one that fires early because its deadline has moved on is set again.
-
-    pub(crate) fn deadline(&self) -> Option<Deadline> {
-        self.timers
-            .first()
-            .map(|&(at, timer)| Deadline { at, timer })
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(at, timer)) = self.timers.first() {
-            if at > now {
-                return;
-            }
-            self.timers.pop_first();
-            match timer {
-                Timer::Link(id) => self.link_timeout(id, now),
-                Timer::Stream(id) => self.stream_timeout(id, now),
-                Timer::Reconnect => {}
-            }
-        }
-    }
-
-    fn link_timeout(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
-        link.timer = None;
-        // A link that isn't read can't show signs of life.
-        if !link.full.is_empty() {
-            link.heartbeat.excuse(now);
-        }
-        if link.heartbeat.handle_timeout(now) {
-            let end = LinkEnd {
-                code: crate::output::GrpcCode::DeadlineExceeded,
-                text: "no sign of life",
-            };
-            self.end_link(id, end, LinkLoss::Silent, now);
-        } else {
-            self.settle_link(id);
-        }
-    }
-
-    fn stream_timeout(&mut self, id: StreamId, now: Instant) {
-        let Some(entry) = self.streams.get_mut(&id) else {
-            return;
-        };
-        entry.timer = None;
-        if entry.budget_retry_at.is_some_and(|at| at <= now) {
-            entry.budget_retry_at = None;
-        }
-        let opening = entry.stream.phase() == Phase::Opening;
-        entry.stream.handle_timeout(&self.config.streams, now);
-        if let (true, Role::Acceptor, Some(reason)) = (opening, self.role, entry.stream.ended()) {
-            let took = now.saturating_duration_since(entry.stream.opened_at);
-            let failure = Some(reason);
-            self.event(Event::Dialed { failure, took });
-        }
-        self.settle(id, now);
-    }
-
-    // For people.
-
-    pub(crate) fn stream_infos(&self) -> impl Iterator<Item = StreamInfo> {
-        self.streams
-            .iter()
-            .map(|(id, entry)| entry.info(*id, self.role))
-    }
-
-    pub(crate) fn link_infos(&self) -> impl Iterator<Item = LinkInfo> {
-        self.links.iter().map(|(id, link)| LinkInfo {
-            link: *id,
-            dialect: link.dialect,
-            instance: link.instance.clone(),
-            remote: link.remote.clone(),
-            up_at: link.up_at,
-            round_trip: link.heartbeat.round_trip(),
-            streams: link.streams.len(),
-        })
-    }
 }
 
 impl Entry {
@@ -550,54 +469,5 @@ impl Entry {
             self.shutdown_told = true;
         }
         read || write || shutdown
-    }
-
-    /// Bytes towards the edge, and from it.
-    fn counts(&self, role: Role) -> (u64, u64) {
-        let (out, back) = (self.stream.replay.end(), self.stream.receive.received());
-        match role {
-            Role::Opener => (out, back),
-            Role::Acceptor => (back, out),
-        }
-    }
-
-    fn record(&self, id: StreamId, role: Role, now: Instant) -> StreamRecord {
-        let (bytes_to_edge, bytes_from_edge) = self.counts(role);
-        let identity = &self.stream.identity;
-        StreamRecord {
-            id,
-            topic: identity.topic.as_str().into(),
-            node: identity.node.clone(),
-            target: identity.addr.clone(),
-            user: identity.user.clone(),
-            client: self.client.clone(),
-            trace_id: self.trace_id.clone(),
-            opened_at: self.stream.opened_at,
-            connected_at: self.stream.connected_at,
-            ended_at: now,
-            bytes_to_edge,
-            bytes_from_edge,
-            reason: self.stream.ended().unwrap_or(Reason::Done),
-        }
-    }
-
-    fn info(&self, id: StreamId, role: Role) -> StreamInfo {
-        let (bytes_to_edge, bytes_from_edge) = self.counts(role);
-        let identity = &self.stream.identity;
-        StreamInfo {
-            id,
-            topic: identity.topic.as_str().into(),
-            node: identity.node.clone(),
-            target: identity.addr.clone(),
-            user: identity.user.clone(),
-            client: self.client.clone(),
-            state: match self.stream.phase() {
-                Phase::Opening => StreamState::Dialing,
-                Phase::Open | Phase::Ended(_) => StreamState::Open,
-            },
-            opened_at: self.stream.opened_at,
-            bytes_to_edge,
-            bytes_from_edge,
-        }
     }
 }

@@ -4,16 +4,16 @@
 //! side's. The same machine serves the opener and the acceptor, in either dialect.
 
 pub(crate) mod key;
+mod messages;
 pub(crate) mod receive;
 pub(crate) mod replay;
 
 use crate::budget::{Budget, Charge};
 use crate::config::{EARLY_BYTES, StreamConfig};
 use crate::name::Topic;
-use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::time::Instant;
-use crate::wire::{Dialect, Kind, base_connect_data};
+use crate::wire::Dialect;
 use alloc::string::String;
 use bytes::Bytes;
 use core::time::Duration;
@@ -316,157 +316,6 @@ impl Stream {
     }
 
     // What is asked of it.
-
-    pub(crate) fn has_control(&self, now: Instant) -> bool {
-        self.introduction_due
-            || self.closed_is_due()
-            || (self.introduced
-                && self.ended().is_none()
-                && self.dialect == Dialect::V1
-                && (self.replay.eof_due() || self.receive.wants_window(now)))
-    }
-
-    /// `closed` goes before content that nobody wants any more, and behind content that was taken in good order.
-    fn closed_is_due(&self) -> bool {
-        self.closed_due.is_some() && self.replay.is_drained()
-    }
-
-    /// The next message that is not content.
-    pub(crate) fn next_control(&mut self, now: Instant) -> Option<StreamMsg> {
-        if self.introduction_due {
-            self.introduction_due = false;
-            return Some(self.introduction());
-        }
-        if self.closed_is_due() {
-            let reason = self.closed_due.take()?;
-            if self.role == Role::Opener && !self.introduced {
-                return None; // The other side never heard of it.
-            }
-            return Some(self.closed_msg(reason));
-        }
-        if !self.introduced || self.ended().is_some() || self.dialect == Dialect::Base {
-            return None;
-        }
-        if self.replay.eof_due() {
-            self.replay.eof_sent();
-            return Some(StreamMsg {
-                offset: self.replay.end(),
-                ..self.message(Kind::Eof)
-            });
-        }
-        if self.receive.wants_window(now) {
-            return Some(self.with_credit(Kind::Window));
-        }
-        None
-    }
-
-    pub(crate) fn has_content(&self) -> bool {
-        self.introduced
-            && self.replay.has_content()
-            && (self.phase != Phase::Opening || self.dialect == Dialect::V1)
-    }
-
-    /// The next content, at most `bytes_max` of payload.
-    pub(crate) fn next_content(&mut self, bytes_max: usize) -> Option<StreamMsg> {
-        if !self.has_content() {
-            return None;
-        }
-        let (offset, data) = self.replay.next(bytes_max)?;
-        Some(match self.dialect {
-            Dialect::V1 => StreamMsg {
-                offset,
-                data,
-                want_ack: self.replay.wants_ack(),
-                ..self.with_credit(Kind::Content)
-            },
-            Dialect::Base => StreamMsg {
-                data,
-                ..self.message(Kind::TcpForward)
-            },
-        })
-    }
-
-    fn introduction(&mut self) -> StreamMsg {
-        match (self.role, self.phase) {
-            (Role::Opener, _) => {
-                self.introduced = true;
-                let connecting = StreamMsg {
-                    addr: self.identity.addr.clone(),
-                    ..self.message(Kind::Connecting)
-                };
-                match self.dialect {
-                    Dialect::V1 => StreamMsg {
-                        key: self.key.to_wire(),
-                        limit: self.receive.limit(),
-                        user: self.identity.user.clone(),
-                        ..connecting
-                    },
-                    Dialect::Base => StreamMsg {
-                        data: base_connect_data(&self.identity.addr).into(),
-                        ..connecting
-                    },
-                }
-            }
-            (Role::Acceptor, Phase::Ended(reason)) => {
-                let failed = self.message(Kind::ConnectFailed);
-                match self.dialect {
-                    Dialect::V1 => StreamMsg {
-                        code: reason.code(),
-                        ..failed
-                    },
-                    Dialect::Base => StreamMsg {
-                        data: Bytes::from_static(reason.as_str().as_bytes()),
-                        ..failed
-                    },
-                }
-            }
-            (Role::Acceptor, Phase::Opening | Phase::Open) => {
-                self.introduced = true;
-                match self.dialect {
-                    Dialect::V1 => self.with_credit(Kind::Connected),
-                    Dialect::Base => self.message(Kind::Connected),
-                }
-            }
-        }
-    }
-
-    fn closed_msg(&self, reason: Reason) -> StreamMsg {
-        let closed = self.message(Kind::Closed);
-        match self.dialect {
-            Dialect::V1 => StreamMsg {
-                code: reason.code(),
-                ..closed
-            },
-            Dialect::Base => StreamMsg {
-                data: Bytes::from_static(reason.as_str().as_bytes()),
-                ..closed
-            },
-        }
-    }
-
-    fn with_credit(&mut self, kind: Kind) -> StreamMsg {
-        self.receive.told();
-        StreamMsg {
-            ack: self.receive.ack(),
-            limit: self.receive.limit(),
-            ..self.message(kind)
-        }
-    }
-
-    fn message(&self, kind: Kind) -> StreamMsg {
-        let identity = &self.identity;
-        StreamMsg {
-            node: identity.node.clone(),
-            category: identity.category.clone(),
-            r#type: kind.as_str().into(),
-            topic: identity.topic.as_str().into(),
-            epoch: match self.dialect {
-                Dialect::V1 => self.epoch,
-                Dialect::Base => 0,
-            },
-            ..StreamMsg::default()
-        }
-    }
 
     /// What is to become of the local socket.
     pub(crate) fn local_wish(&self) -> LocalWish {
