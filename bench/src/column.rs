@@ -104,3 +104,34 @@ fn read_reply(socket: &mut TcpStream) -> io::Result<()> {
         return Err(io::Error::other(format!("CONNECT: {line}")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A socket on which a proxy has said `reply`.
+    fn after(reply: &str) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (mut proxy, _) = listener.accept().expect("it is connected");
+        proxy.write_all(reply.as_bytes()).expect("there is room");
+        socket
+    }
+
+    #[test]
+    fn bytes_behind_the_reply_are_left() {
+        let mut socket = after("HTTP/1.1 200 Connection established\r\n\r\nSSH-");
+        read_reply(&mut socket).expect("a 200");
+        let mut rest = String::new();
+        socket.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "SSH-");
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_with_its_line() {
+        let error = read_reply(&mut after("HTTP/1.1 404 no such node\r\n\r\n")).expect_err("a 404");
+        assert!(error.to_string().contains("404 no such node"));
+    }
+}

@@ -196,7 +196,7 @@ impl Figures {
     fn median(&self, figure: &str, column: &'static str) -> Option<f64> {
         let mut samples = self.0.get(&(figure.to_owned(), column))?.clone();
         samples.sort_by(f64::total_cmp);
-        Some(quantile(&samples, 0.5))
+        Some((quantile(&samples, 0.5) + samples[(samples.len() - 1) / 2]) / 2.0)
     }
 
     fn ratio(&self, figure: &str) -> Option<f64> {
@@ -301,5 +301,41 @@ fn number(value: f64) -> String {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(ours: &[f64], ssh: &[f64]) -> Figures {
+        let mut figures = Figures::default();
+        for (column, samples) in [("ours", ours), ("ssh", ssh)] {
+            for sample in samples {
+                figures.add("bulk.up.1", column, *sample);
+            }
+        }
+        figures
+    }
+
+    #[test]
+    fn a_target_is_held_against_medians() {
+        let met = figures(&[1.0, 130.0, 900.0], &[100.0, 50.0, 100.0]);
+        assert!(met.verdicts().iter().all(|verdict| verdict.met));
+        let missed = figures(&[119.0], &[100.0]);
+        assert!(missed.verdicts().iter().all(|verdict| !verdict.met));
+    }
+
+    #[test]
+    fn without_the_yardstick_there_is_no_verdict() {
+        assert!(figures(&[1.0], &[]).verdicts().is_empty());
+    }
+
+    #[test]
+    fn an_even_number_of_samples_has_its_middle_between_two() {
+        assert_eq!(
+            figures(&[1.0, 2.0], &[]).median("bulk.up.1", "ours"),
+            Some(1.5)
+        );
     }
 }

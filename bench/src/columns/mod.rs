@@ -43,10 +43,10 @@ impl Line {
 /// Every column that was asked for and is there, in the table's order.
 pub(crate) fn all(options: &Options, target: &str, line: Line) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
-    if options.wants("loopback") && line.each_way.is_zero() {
+    if options.wants("loopback") {
         columns.push(Column {
             name: "loopback",
-            door: Door::Direct(target.to_owned()),
+            door: Door::Direct(line.to(target)?),
             ..Column::default()
         });
     }

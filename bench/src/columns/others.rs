@@ -1,4 +1,4 @@
-//! Other tools, where they are on the PATH, encrypted as each of them does it by default or by its simplest setting.
+//! Other tools, where they are on the PATH, as each of them comes: frp with TLS, chisel with SSH, rathole in plaintext.
 
 use std::fs;
 use std::path::Path;
@@ -127,12 +127,8 @@ fn chisel(ports: &Ports<'_>) -> std::io::Result<[Vec<String>; 2]> {
 }
 
 fn rathole(ports: &Ports<'_>) -> std::io::Result<[Vec<String>; 2]> {
-    let noise = "[SIDE.transport]\ntype = \"tcp\"\n";
     let side = |side: &str, address: String, service: String| {
-        format!(
-            "[{side}]\n{address}default_token = \"bench\"\n{}[{side}.services.bench]\n{service}",
-            noise.replace("SIDE", side)
-        )
+        format!("[{side}]\n{address}default_token = \"bench\"\n[{side}.services.bench]\n{service}")
     };
     let server = side(
         "server",
