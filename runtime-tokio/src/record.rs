@@ -1,7 +1,6 @@
 //! What the machines tell, as log lines, audit records and metrics: the same words at both ends.
 use proto_core::output::{LinkId, StreamRecord};
-use proto_core::{Dialect, Event, Instant};
-use serde::Serialize;
+use proto_core::{Dialect, Event};
 
 use crate::clock::Clock;
 use crate::metrics::{LinkLabels, Metrics};
@@ -12,26 +11,6 @@ pub(crate) struct Teller<'a> {
     pub(crate) node: &'a str,
     pub(crate) metrics: &'a Metrics,
     pub(crate) clock: &'a Clock,
-}
-
-/// One line of the audit log.
-#[derive(Serialize)]
-struct Audit<'a> {
-    time: String,
-    topic: &'a str,
-    node: &'a str,
-    target: &'a str,
-    user: &'a str,
-    client: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    trace_id: &'a str,
-    opened: String,
-    connected: bool,
-    duration_ms: u64,
-    bytes_to_edge: u64,
-    bytes_from_edge: u64,
-    reason: &'static str,
-    code: u32,
 }
 
 impl Teller<'_> {
@@ -80,25 +59,22 @@ impl Teller<'_> {
         self.metrics
             .stream_closed(reason, record.bytes_to_edge, record.bytes_from_edge);
         let duration = record.ended_at.saturating_duration_since(record.opened_at);
-        let audit = Audit {
-            time: self.date_time(record.ended_at),
-            topic: &record.topic,
-            node: &record.node,
-            target: &record.target,
-            user: &record.user,
-            client: &record.client,
-            trace_id: &record.trace_id,
-            opened: self.date_time(record.opened_at),
-            connected: record.connected_at.is_some(),
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            bytes_to_edge: record.bytes_to_edge,
-            bytes_from_edge: record.bytes_from_edge,
+        tracing::info!(
+            target: "audit",
+            topic = record.topic,
+            node = record.node,
+            target = record.target,
+            user = record.user,
+            remote = record.client,
+            trace_id = record.trace_id,
+            opened = %self.clock.wall_at(record.opened_at).date_time(),
+            connected = record.connected_at.is_some(),
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            bytes_to_edge = record.bytes_to_edge,
+            bytes_from_edge = record.bytes_from_edge,
             reason,
-            code: record.reason.code(),
-        };
-        // These types always serialise.
-        let line = serde_json::to_string(&audit).unwrap_or_default();
-        tracing::info!(target: "audit", "{line}");
+            code = record.reason.code(),
+        );
         tracing::debug!(
             node = record.node,
             topic = record.topic,
@@ -106,10 +82,6 @@ impl Teller<'_> {
             reason,
             "a stream ended"
         );
-    }
-
-    fn date_time(&self, at: Instant) -> String {
-        self.clock.wall_at(at).date_time().to_string()
     }
 }
 

@@ -1,3 +1,88 @@
 //! The tunnel-cloud command.
+mod args;
+mod directory;
+mod files;
+mod run;
 
-fn main() {}
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tunnel_common::config::{CloudConfig, ConfigError};
+use tunnel_common::exit::{Exit, report};
+use tunnel_common::users::hash_password;
+
+use args::{Cli, Command};
+
+const PROGRAM: &str = "tunnel-cloud";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match &cli.command {
+        None | Some(Command::Run) => serve(&cli),
+        Some(Command::HashPassword) => print_hash(),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
+            Exit::Done
+        }
+    };
+    exit.into()
+}
+
+fn serve(cli: &Cli) -> Exit {
+    let env = |name: &str| std::env::var(name).ok();
+    let config = CloudConfig::load(
+        cli.args.common.config.as_deref(),
+        &cli.args.overrides(),
+        &env,
+    );
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    if cli.args.common.check {
+        return match files::check(&config) {
+            Ok(()) => Exit::Done,
+            Err(error) => refuse(&error),
+        };
+    }
+    if let Err(error) = tunnel_common::log::init(&config.log, &env) {
+        return refuse(&error);
+    }
+    match run::run(config, &env) {
+        Ok(exit) => exit,
+        Err(run::Error::Config(error)) => refuse(&error),
+        Err(run::Error::Failed(error)) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}
+
+fn refuse(error: &ConfigError) -> Exit {
+    report(PROGRAM, error);
+    Exit::Config
+}
+
+fn print_hash() -> Exit {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let password = line.trim_end_matches(['\r', '\n']);
+    let hash = match read {
+        Ok(_) if password.is_empty() => Err("no password came by standard input".to_owned()),
+        Ok(_) => {
+            hash_password(password).ok_or_else(|| "the system gives no random bytes".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match hash {
+        Ok(hash) => {
+            let _ = writeln!(std::io::stdout(), "{hash}");
+            Exit::Done
+        }
+        Err(error) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The files that a replica reads, now and whenever they change.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto_core::auth::Tokens;
+use runtime_tokio::metrics::Metrics;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tunnel_common::config::{CloudConfig, ConfigError};
+use tunnel_common::secrets::{Checked, read_tokens};
+use tunnel_common::tls::{ServerFiles, ServerTls};
+use tunnel_common::users::{Logins, Users};
+use tunnel_common::watch::{Pace, Watch, load_and_watch};
+
+/// What came of the files, as it changes.
+pub(crate) struct Files {
+    pub(crate) grpc_tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(crate) connect_tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(crate) tokens: watch::Receiver<Arc<Tokens>>,
+    pub(crate) logins: Arc<Logins>,
+    pub(crate) users_changed: watch::Receiver<()>,
+    /// Watched for as long as these are kept.
+    _watches: Vec<Watch>,
+}
+
+/// Reads everything once.
+pub(crate) fn check(config: &CloudConfig) -> Result<(), ConfigError> {
+    let warnings = [
+        server_files(config).load()?.warnings,
+        load_tokens(&config.tokens.file, config.tokens.allow_default)?.warnings,
+        load_users(&config.users.file)?.warnings,
+    ];
+    for warning in warnings.iter().flatten() {
+        eprintln!("tunnel-cloud: {warning}");
+    }
+    Ok(())
+}
+
+impl Files {
+    pub(crate) fn load(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Files, ConfigError> {
+        let pace = Pace::default();
+        let server = server_files(config);
+        let (tell_tls, counted) = (Late::<(TlsSender, TlsSender)>::default(), metrics.clone());
+        let (tls, tls_watch) =
+            load_and_watch("tls", server.paths(), pace, move || server.load(), {
+                let tell_tls = tell_tls.clone();
+                move |read: Result<ServerTls, ConfigError>| {
+                    count(&counted, "tls", &read);
+                    if let (Ok(tls), Some((grpc, connect))) = (read, tell_tls.get()) {
+                        replace(grpc, tls.grpc);
+                        replace(connect, tls.connect);
+                    }
+                }
+            })?;
+        let (grpc_sender, grpc_tls) = watch::channel(tls.grpc);
+        let (connect_sender, connect_tls) = watch::channel(tls.connect);
+        tell_tls.set((grpc_sender, connect_sender));
+
+        let (file, allow_default) = (config.tokens.file.clone(), config.tokens.allow_default);
+        let (tell_tokens, counted) = (Late::default(), metrics.clone());
+        let (tokens, tokens_watch) = load_and_watch(
+            "tokens",
+            paths(&file),
+            pace,
+            move || load_tokens(&file, allow_default),
+            {
+                let tell_tokens = tell_tokens.clone();
+                move |read| {
+                    count(&counted, "tokens", &read);
+                    if let (Ok(tokens), Some(sender)) = (read, tell_tokens.get()) {
+                        replace(sender, Arc::new(tokens));
+                    }
+                }
+            },
+        )?;
+        let (sender, tokens) = watch::channel(Arc::new(tokens));
+        tell_tokens.set(sender);
+
+        let file = config.users.file.clone();
+        let (tell_users, counted) = (
+            Late::<(Arc<Logins>, watch::Sender<()>)>::default(),
+            metrics.clone(),
+        );
+        let (users, users_watch) =
+            load_and_watch("users", paths(&file), pace, move || load_users(&file), {
+                let tell_users = tell_users.clone();
+                move |read| {
+                    count(&counted, "users", &read);
+                    if let (Ok(users), Some((logins, changed))) = (read, tell_users.get()) {
+                        logins.replace(users);
+                        replace(changed, ());
+                    }
+                }
+            })?;
+        let logins =
+            Logins::new(users).map_err(|error| ConfigError::of_file(&config.users.file, error))?;
+        let logins = Arc::new(logins);
+        let (changed, users_changed) = watch::channel(());
+        tell_users.set((logins.clone(), changed));
+
+        let watches = vec![tls_watch, tokens_watch, users_watch];
+        Ok(Files {
+            grpc_tls,
+            connect_tls,
+            tokens,
+            logins,
+            users_changed,
+            _watches: watches,
+        })
+    }
+}
+
+type TlsSender = watch::Sender<Arc<ServerConfig>>;
+
+/// Who is told of a file's new content: known only once the first content is.
+struct Late<T>(Arc<std::sync::OnceLock<T>>);
+
+impl<T> Late<T> {
+    fn get(&self) -> Option<&T> {
+        self.0.get()
+    }
+
+    fn set(&self, value: T) {
+        let _ = self.0.set(value);
+    }
+}
+
+impl<T> Default for Late<T> {
+    fn default() -> Self {
+        Late(Arc::default())
+    }
+}
+
+impl<T> Clone for Late<T> {
+    fn clone(&self) -> Self {
+        Late(self.0.clone())
+    }
+}
+
+fn replace<T>(sender: &watch::Sender<T>, value: T) {
+    sender.send_replace(value);
+}
+
+fn count<T>(metrics: &Metrics, file: &'static str, read: &Result<T, ConfigError>) {
+    metrics.reloaded(file, if read.is_ok() { "ok" } else { "failed" });
+}
+
+fn server_files(config: &CloudConfig) -> ServerFiles {
+    ServerFiles {
+        cert: config.grpc.cert.clone(),
+        key: config.grpc.key.clone(),
+        client_ca: config.grpc.client_ca.clone(),
+    }
+}
+
+fn load_tokens(file: &Path, allow_default: bool) -> Result<Checked<Tokens>, ConfigError> {
+    if file.as_os_str().is_empty() {
+        return Ok(Checked {
+            value: Tokens::default(),
+            warnings: Vec::new(),
+        });
+    }
+    read_tokens(file, allow_default)
+}
+
+fn load_users(file: &Path) -> Result<Checked<Users>, ConfigError> {
+    if file.as_os_str().is_empty() || !file.exists() {
+        return Ok(Checked {
+            value: Users::default(),
+            warnings: Vec::new(),
+        });
+    }
+    Users::read(file)
+}
+
+fn paths(file: &Path) -> Vec<PathBuf> {
+    if file.as_os_str().is_empty() {
+        Vec::new()
+    } else {
+        vec![file.to_owned()]
+    }
+}

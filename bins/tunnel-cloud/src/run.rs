@@ -1,0 +1,188 @@
+//! From the configuration to a running replica, and to its end.
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto_core::Config;
+use proto_core::cloud::CloudConfig as Limits;
+use proto_core::config::{LinkConfig, StreamConfig};
+use proto_core::connect;
+use runtime_tokio::cloud::{self, ConnectListener, Running, Settings, TlsMode};
+use runtime_tokio::metrics::Metrics;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tunnel_common::config::{self, Auth, CloudConfig, ConfigError, memory_bytes};
+use tunnel_common::exit::Exit;
+use tunnel_common::ready::Notify;
+
+use crate::directory::Users;
+use crate::files::Files;
+
+/// How long streams and links may take to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no replica.
+pub(crate) enum Error {
+    Config(ConfigError),
+    Failed(io::Error),
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Error {
+        Error::Config(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Failed(error)
+    }
+}
+
+pub(crate) fn run(
+    config: CloudConfig,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Exit, Error> {
+    let notify = Notify::from_env(env)?;
+    let metrics = Arc::new(Metrics::new("cloud"));
+    let files = Files::load(&config, &metrics)?;
+    let name = env("POD_NAME")
+        .or_else(|| env("HOSTNAME"))
+        .filter(|name| !name.is_empty());
+    let settings = settings(
+        &config,
+        &files,
+        name.unwrap_or_else(|| "tunnel-cloud".to_owned()),
+        metrics,
+    );
+    // Listeners and handshakes; what moves bytes has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(settings, &notify))
+}
+
+async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
+    let mut ends = Ends::catch()?;
+    let running = cloud::start(settings).await?;
+    notify.ready(&status(&running));
+    tracing::info!(
+        addresses = status(&running),
+        version = env!("CARGO_PKG_VERSION"),
+        "tunnel-cloud is ready"
+    );
+    ends.next().await;
+    notify.stopping();
+    tracing::info!("tunnel-cloud is stopping");
+    tokio::select! {
+        () = running.shut_down(PATIENCE) => Ok(Exit::Done),
+        number = ends.next() => Ok(Exit::Signal(number)),
+    }
+}
+
+/// The signals that end a process.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn catch() -> io::Result<Ends> {
+        Ok(Ends {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one's number.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+    }
+}
+
+fn status(running: &Running) -> String {
+    let connect: Vec<String> = running.connect.iter().map(SocketAddr::to_string).collect();
+    let mut status = format!("grpc={} connect={}", running.grpc, connect.join(","));
+    if let Some(admin) = running.admin {
+        status.push_str(&format!(" admin={admin}"));
+    }
+    status
+}
+
+fn settings(config: &CloudConfig, files: &Files, name: String, metrics: Arc<Metrics>) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        limits: Config {
+            streams: streams(config),
+            links: links(config),
+        },
+        cloud: Limits {
+            links_max: config.grpc.links_max as usize,
+            links_per_second_max: config.grpc.links_per_second_max,
+            connects_max: limits.connects_max as usize,
+            node_wait: limits.node_wait,
+            connect: connect::Limits {
+                header_bytes_max: limits.header_bytes_max as usize,
+                header_timeout: limits.header_timeout,
+            },
+        },
+        buffers_bytes_max: config
+            .streams
+            .buffers_bytes_max
+            .resolve(memory_bytes(), CloudConfig::BUFFERS_BYTES_CAP),
+        grpc: config.grpc.listen,
+        connect: config.connect.iter().map(listener).collect(),
+        admin: config.admin.listen,
+        grpc_tls: files.grpc_tls.clone(),
+        connect_tls: files.connect_tls.clone(),
+        tokens: files.tokens.clone(),
+        directory: Arc::new(Users::new(files.logins.clone())),
+        users_changed: files.users_changed.clone(),
+        lanes: std::thread::available_parallelism().map_or(1, usize::from),
+        name,
+        metrics,
+    }
+}
+
+fn listener(connect: &config::Connect) -> ConnectListener {
+    ConnectListener {
+        listen: connect.listen,
+        tls: match connect.tls() {
+            config::TlsMode::Off => TlsMode::Off,
+            config::TlsMode::Optional => TlsMode::Optional,
+            config::TlsMode::Required => TlsMode::Required,
+        },
+        users_only: connect.auth() == Auth::Users,
+    }
+}
+
+fn streams(config: &CloudConfig) -> StreamConfig {
+    let streams = &config.streams;
+    StreamConfig {
+        window_bytes_min: streams.window_bytes_min.into(),
+        window_bytes_max: streams.window_bytes_max.into(),
+        idle_timeout: streams.idle_timeout,
+        grace: streams.grace,
+        answer_timeout: config.limits.answer_timeout,
+        base_buffer_bytes_max: streams.base_buffer_bytes_max.into(),
+        base_stuck_timeout: streams.base_stuck_timeout,
+        ..StreamConfig::default()
+    }
+}
+
+fn links(config: &CloudConfig) -> LinkConfig {
+    let (limits, heartbeat) = (&config.limits, &config.heartbeat);
+    LinkConfig {
+        heartbeat_interval: heartbeat.interval,
+        heartbeat_probe: heartbeat.probe,
+        heartbeat_missed: heartbeat.missed,
+        heartbeat_jitter: heartbeat.jitter,
+        message_bytes_max: limits.message_bytes_max as usize,
+        streams_per_link_max: limits.streams_per_link_max as usize,
+        pending_per_node_max: limits.pending_per_node_max as usize,
+        ..LinkConfig::default()
+    }
+}

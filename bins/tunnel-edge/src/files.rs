@@ -1,0 +1,142 @@
+//! The files that an edge reads, now and whenever they change.
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use proto_core::auth::EdgeBearer;
+use proto_core::name::NodeName;
+use proto_core::target::Targets;
+use runtime_tokio::metrics::Metrics;
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use tunnel_common::config::{ConfigError, EdgeConfig};
+use tunnel_common::secrets::{Checked, read_secret};
+use tunnel_common::tls::{ALPN_H2, ClientFiles};
+use tunnel_common::watch::{Pace, Watch, load_and_watch};
+
+/// What came of the files, as it changes.
+pub(crate) struct Files {
+    pub(crate) tls: watch::Receiver<Arc<ClientConfig>>,
+    pub(crate) bearer: watch::Receiver<Option<EdgeBearer>>,
+    pub(crate) targets: watch::Receiver<Targets>,
+    /// Watched for as long as these are kept.
+    _watches: Vec<Watch>,
+}
+
+/// Reads everything once.
+pub(crate) fn check(config: &EdgeConfig) -> Result<(), ConfigError> {
+    let node = node(config)?;
+    targets(config)?;
+    let warnings = [
+        client_files(config).load(&[ALPN_H2])?.warnings,
+        load_bearer(&config.node.token_file, &node)?.warnings,
+    ];
+    for warning in warnings.iter().flatten() {
+        eprintln!("tunnel-edge: {warning}");
+    }
+    Ok(())
+}
+
+/// The node's name.
+pub(crate) fn node(config: &EdgeConfig) -> Result<NodeName, ConfigError> {
+    NodeName::parse(&config.node.name)
+        .map_err(|error| ConfigError::of_file(Path::new("node.name"), error))
+}
+
+impl Files {
+    /// `reload` reads the configuration itself once more: of that, only the targets are taken over.
+    pub(crate) fn load(
+        config: &EdgeConfig,
+        config_file: Option<PathBuf>,
+        reload: impl Fn() -> Result<EdgeConfig, ConfigError> + Send + 'static,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Files, ConfigError> {
+        let client = client_files(config);
+        let (tls, tls_watch) = follow("tls", client.paths(), metrics, move || {
+            client.load(&[ALPN_H2])
+        })?;
+        let (file, node) = (config.node.token_file.clone(), node(config)?);
+        let (bearer, bearer_watch) = follow("token", paths(&file), metrics, move || {
+            load_bearer(&file, &node)
+        })?;
+        let (targets, targets_watch) = follow(
+            "config",
+            config_file.into_iter().collect(),
+            metrics,
+            move || {
+                Ok(Checked {
+                    value: targets(&reload()?)?,
+                    warnings: Vec::new(),
+                })
+            },
+        )?;
+        Ok(Files {
+            tls,
+            bearer,
+            targets,
+            _watches: vec![tls_watch, bearer_watch, targets_watch],
+        })
+    }
+}
+
+/// A value that follows its files.
+fn follow<T: Send + Sync + 'static>(
+    what: &'static str,
+    files: Vec<PathBuf>,
+    metrics: &Arc<Metrics>,
+    load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
+) -> Result<(watch::Receiver<T>, Watch), ConfigError> {
+    // Who is told of new content is known only once the first content is.
+    let told: Arc<OnceLock<watch::Sender<T>>> = Arc::default();
+    let (tell, metrics) = (told.clone(), metrics.clone());
+    let (value, watch) = load_and_watch(what, files, Pace::default(), load, move |read| {
+        metrics.reloaded(what, if read.is_ok() { "ok" } else { "failed" });
+        if let (Ok(value), Some(sender)) = (read, tell.get()) {
+            sender.send_replace(value);
+        }
+    })?;
+    let (sender, receiver) = watch::channel(value);
+    let _ = told.set(sender);
+    Ok((receiver, watch))
+}
+
+fn client_files(config: &EdgeConfig) -> ClientFiles {
+    ClientFiles {
+        ca: config.cloud.ca.clone(),
+        cert: config.cloud.cert.clone(),
+        key: config.cloud.key.clone(),
+    }
+}
+
+fn load_bearer(file: &Path, node: &NodeName) -> Result<Checked<Option<EdgeBearer>>, ConfigError> {
+    if file.as_os_str().is_empty() {
+        return Ok(Checked {
+            value: None,
+            warnings: Vec::new(),
+        });
+    }
+    let token = read_secret(file)?;
+    let bearer = EdgeBearer::new(node.clone(), token.value)
+        .map_err(|error| ConfigError::of_file(file, error))?;
+    Ok(Checked {
+        value: Some(bearer),
+        warnings: token.warnings,
+    })
+}
+
+fn targets(config: &EdgeConfig) -> Result<Targets, ConfigError> {
+    let map = config
+        .targets
+        .map
+        .iter()
+        .map(|(port, target)| (port.0, target));
+    Targets::parse(&config.targets.allow, map)
+        .map_err(|error| ConfigError::of_file(Path::new("targets"), error))
+}
+
+fn paths(file: &Path) -> Vec<PathBuf> {
+    if file.as_os_str().is_empty() {
+        Vec::new()
+    } else {
+        vec![file.to_owned()]
+    }
+}
