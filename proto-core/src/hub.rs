@@ -53,7 +53,7 @@ pub struct OpenRequest {
     pub client: String,
     /// The client's `Traceid`, for logs only.
     pub trace_id: Option<String>,
-    /// Bytes that came right behind the request.
+    /// Bytes that came right behind the request: as many as one read brought. Those past the early credit wait.
     pub early: Bytes,
     /// How long to wait for the node's link, if there is none.
     pub wait: Duration,
@@ -164,7 +164,7 @@ impl NodeHub {
         };
         self.mux.add_opened(id, new, now);
         if !open.early.is_empty() {
-            self.mux.handle_read(id, open.early, now);
+            self.mux.handle_early(id, open.early, now);
         }
         match self.newest_link() {
             Some(link) => self.attach(id, link, now),

@@ -1,7 +1,9 @@
 //! The types of messages and the limits on their fields (PROTOCOL.md). Past this module there are no strings to check
 //! again.
 
+use crate::name::{NODE_NAME_BYTES_MAX, TOPIC_BYTES_MAX};
 use crate::proto::StreamMsg;
+use crate::target::ADDR_BYTES_MAX;
 use alloc::string::String;
 
 /// The category of messages about a link itself.
@@ -119,12 +121,6 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireFault(pub &'static str);
 
-/// Longest topic of a stream, in bytes.
-pub const TOPIC_BYTES_MAX: usize = 64;
-/// Longest node name, in bytes.
-pub const NODE_BYTES_MAX: usize = 253;
-/// Longest `addr`, in bytes: a name, a colon and a port.
-pub const ADDR_BYTES_MAX: usize = 261;
 /// Longest data of a version 1 heartbeat, in bytes.
 pub const HEARTBEAT_BYTES_MAX: usize = 16;
 /// Longest category, in bytes.
@@ -137,7 +133,7 @@ pub const CATEGORY_BYTES_MAX: usize = 32;
 pub fn check(msg: &StreamMsg, message_bytes_max: usize) -> Result<(), WireFault> {
     let heartbeat = msg.category == CATEGORY_LINK;
     let topic_bytes_max = if heartbeat {
-        NODE_BYTES_MAX + 9
+        NODE_NAME_BYTES_MAX + 9
     } else {
         TOPIC_BYTES_MAX
     };
@@ -145,7 +141,7 @@ pub fn check(msg: &StreamMsg, message_bytes_max: usize) -> Result<(), WireFault>
         Err(WireFault("message over the limit"))
     } else if msg.topic.len() > topic_bytes_max {
         Err(WireFault("topic over 64 bytes"))
-    } else if msg.node.len() > NODE_BYTES_MAX {
+    } else if msg.node.len() > NODE_NAME_BYTES_MAX {
         Err(WireFault("node over 253 bytes"))
     } else if msg.addr.len() > ADDR_BYTES_MAX {
         Err(WireFault("addr over 261 bytes"))
@@ -153,7 +149,7 @@ pub fn check(msg: &StreamMsg, message_bytes_max: usize) -> Result<(), WireFault>
         Err(WireFault("category over 32 bytes"))
     } else if msg.r#type.len() > 32 {
         Err(WireFault("type over 32 bytes"))
-    } else if msg.key.len() > 16 || msg.user.len() > NODE_BYTES_MAX {
+    } else if msg.key.len() > 16 || msg.user.len() > NODE_NAME_BYTES_MAX {
         Err(WireFault("key or user over the limit"))
     } else {
         Ok(())

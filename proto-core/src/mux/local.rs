@@ -29,6 +29,14 @@ impl Mux {
         }
     }
 
+    /// Bytes that were read before anybody was asked how many are wanted.
+    pub(crate) fn handle_early(&mut self, id: StreamId, data: Bytes, now: Instant) {
+        if let Some(entry) = self.streams.get_mut(&id) {
+            entry.stream.read(data, now);
+            self.settle(id, now);
+        }
+    }
+
     pub(crate) fn handle_read_eof(&mut self, id: StreamId, now: Instant) {
         if let Some(entry) = self.streams.get_mut(&id) {
             entry.stream.read_ended(now);

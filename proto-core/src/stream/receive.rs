@@ -8,7 +8,7 @@ use crate::config::{EARLY_BYTES, StreamConfig};
 use crate::reason::Reason;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use core::time::Duration;
 
 /// Shorter pieces are copied, so that a keystroke doesn't pin the buffer that it came in.
@@ -87,11 +87,7 @@ impl Receive {
         let skip = usize::try_from(self.received - offset).unwrap_or(0);
         let data = data.slice(skip..);
         self.received = end;
-        self.queue.push_back(if data.len() < COPY_BYTES {
-            Bytes::copy_from_slice(&data)
-        } else {
-            data
-        });
+        self.push(data);
         if self.base_max.is_some() {
             self.charge.set(self.held().max(EARLY_BYTES));
         } else if self.received - self.ack_told >= self.window / 2 {
@@ -239,6 +235,21 @@ impl Receive {
         self.grant_due = false;
     }
 
+    /// Queues for the socket. A small piece goes behind another small one, so that a flood of them costs what it weighs.
+    fn push(&mut self, data: Bytes) {
+        if data.len() >= COPY_BYTES {
+            return self.queue.push_back(data);
+        }
+        let joined = match self.queue.back() {
+            Some(last) if last.len() + data.len() <= COPY_BYTES => join(last, &data),
+            _ => Bytes::copy_from_slice(&data),
+        };
+        if joined.len() > data.len() {
+            self.queue.pop_back();
+        }
+        self.queue.push_back(joined);
+    }
+
     fn ack_in(&mut self, now: Instant, delay: Duration) {
         if self.base_max.is_some() {
             return;
@@ -246,6 +257,14 @@ impl Receive {
         let due = now + delay;
         self.ack_due = Some(self.ack_due.map_or(due, |before| before.min(due)));
     }
+}
+
+/// Both pieces in one buffer of their size.
+pub(super) fn join(first: &Bytes, second: &Bytes) -> Bytes {
+    let mut both = BytesMut::with_capacity(first.len() + second.len());
+    both.extend_from_slice(first);
+    both.extend_from_slice(second);
+    both.freeze()
 }
 
 #[cfg(test)]
@@ -281,6 +300,17 @@ mod tests {
             .expect("duplicate");
         let all: alloc::vec::Vec<u8> = receive.pending().flatten().copied().collect();
         assert_eq!((all.as_slice(), receive.ack()), (&b"abcde"[..], 5));
+    }
+
+    #[test]
+    fn a_flood_of_single_bytes_costs_what_it_weighs() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        for offset in 0..4096 {
+            receive
+                .content(offset, Bytes::from_static(b"x"), Instant::ZERO)
+                .expect("in order");
+        }
+        assert_eq!((receive.pending().count(), receive.held()), (1, 4096));
     }
 
     #[test]

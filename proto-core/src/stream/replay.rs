@@ -1,12 +1,13 @@
 //! The sending direction of a stream: bytes not yet sent, bytes sent and not yet acked, and what the other side allows.
 
+use super::receive::join;
 use crate::budget::Charge;
 use crate::config::EARLY_BYTES;
 use crate::reason::Reason;
 use alloc::collections::VecDeque;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-/// Pieces shorter than this are put together into one message.
+/// Pieces that wait are put together up to this size: keystrokes go as one message, and cost what they weigh.
 const GATHER_BYTES: usize = 4096;
 
 /// The sending direction. Offsets count bytes from 0; `eof` stands after the last and counts as one for `ack`.
@@ -92,7 +93,10 @@ impl Replay {
             return;
         }
         self.end += data.len() as u64;
-        self.unsent.push_back(data);
+        match self.unsent.back_mut() {
+            Some(last) if last.len() + data.len() <= GATHER_BYTES => *last = join(last, &data),
+            _ => self.unsent.push_back(data),
+        }
         self.recharge();
     }
 
@@ -155,8 +159,6 @@ impl Replay {
         if data.len() > room {
             let rest = data.split_off(room);
             self.unsent.push_front(rest);
-        } else if data.len() < GATHER_BYTES && !self.unsent.is_empty() {
-            data = self.gather(data, room.min(4 * GATHER_BYTES));
         }
         let offset = self.sent;
         self.sent += data.len() as u64;
@@ -216,19 +218,6 @@ impl Replay {
         self.acked = self.end;
         self.sent = self.end;
         self.charge.set(0);
-    }
-
-    fn gather(&mut self, first: Bytes, bytes_max: usize) -> Bytes {
-        let mut gathered = BytesMut::with_capacity(bytes_max.min(GATHER_BYTES * 4));
-        gathered.extend_from_slice(&first);
-        while let Some(next) = self.unsent.front() {
-            if next.len() >= GATHER_BYTES || gathered.len() + next.len() > bytes_max {
-                break;
-            }
-            gathered.extend_from_slice(next);
-            self.unsent.pop_front();
-        }
-        gathered.freeze()
     }
 
     fn recharge(&mut self) {
