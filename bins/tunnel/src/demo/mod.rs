@@ -64,7 +64,10 @@ pub(crate) fn run(replicas: u32, cmd: &[String]) -> Exit {
         return Exit::Usage;
     }
     match prepare().and_then(|mut demo| demo.play(cmd)) {
-        Ok(status) => Exit::Passed(status_code(status)),
+        Ok(status) => {
+            words::ended(cmd);
+            Exit::Passed(status_code(status))
+        }
         Err(Stop::Failed(line)) => {
             eprintln!("tunnel: demo: {line}");
             Exit::Failed

@@ -75,6 +75,13 @@ pub(super) fn shell(cmd: &[String]) {
     }
 }
 
+/// The last word after a shell.
+pub(super) fn ended(cmd: &[String]) {
+    if cmd.is_empty() {
+        eprintln!("The demo has ended; its programs and its folder are gone.");
+    }
+}
+
 /// The end of a log that may say why.
 pub(super) fn log(path: &Path) {
     let tail = tail(path);
