@@ -22,6 +22,10 @@ pub(crate) const EARLY_BYTES_MAX: usize = 4096;
 /// The server answers within its own `answer_timeout` and `node_wait`; one that says nothing for so long is not there.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A pipe's room, where it is ours to choose.
+#[cfg(target_os = "linux")]
+const PIPE_BYTES: i32 = 256 * 1024;
+
 /// How a connection failed.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -38,6 +42,8 @@ pub(crate) enum Broken {
 /// Sends `request` and copies until both directions have ended.
 pub(crate) fn run(line: Line, mut request: Vec<u8>) -> Result<(), Broken> {
     let line = Arc::new(line);
+    widen(io::stdin().as_fd());
+    widen(io::stdout().as_fd());
     let mut early = Early::default();
     early.append_to(&mut request).map_err(Broken::Lost)?;
     line.send(&request).map_err(Broken::Lost)?;
@@ -75,6 +81,17 @@ pub(crate) fn run(line: Line, mut request: Vec<u8>) -> Result<(), Broken> {
     until_sent(&up_ended, line.socket());
     Ok(())
 }
+
+/// Gives a pipe room for what is read at once: half as many switches between us and ssh. What is no pipe, or a pipe that
+/// may not grow, stays as it is.
+#[cfg(target_os = "linux")]
+fn widen(fd: BorrowedFd<'_>) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let _ = fcntl(fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn widen(_: BorrowedFd<'_>) {}
 
 /// Waits for the server's word; what came behind it is the stream's.
 fn await_reply(line: &Line, buffer: &mut [u8]) -> Result<Vec<u8>, Broken> {
