@@ -83,9 +83,7 @@ impl Metrics {
                     .get_or_create(&[("direction", direction)]),
             );
         }
-        for kind in ["reserved"] {
-            drop(metrics.buffered.get_or_create(&[("kind", kind)]));
-        }
+        metrics.buffered("reserved", 0);
         metrics
     }
 

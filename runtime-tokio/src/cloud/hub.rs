@@ -54,17 +54,20 @@ impl Shell for HubShell {
     fn connect(&mut self, _: ConnectAttempt) {}
 
     fn replied(&mut self, reply: &Reply) {
-        self.replica
-            .metrics()
-            .connect_reply(reply.status(), reply.reason_word());
+        let (code, reason) = (reply.status(), reply.reason_word());
+        self.replica.metrics().connect_reply(code, reason);
+        if reply.refusal().is_some() {
+            self.replica.metrics().refused(reason);
+            tracing::info!(node = %self.node, code, reason, "a CONNECT was refused");
+        }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, hub: &NodeHub, event: Event) {
         if let Event::LinkUp { link, dialect } = event {
             self.dialects.insert(link, dialect);
         }
         let teller = Teller {
-            node: self.node.as_str(),
+            node: hub.node().as_str(),
             metrics: self.replica.metrics(),
             clock: self.replica.clock(),
         };

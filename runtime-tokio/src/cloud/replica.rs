@@ -15,6 +15,7 @@ use super::hub::HubShell;
 use super::{Directory, User};
 use crate::clock::Clock;
 use crate::driver::{Command, Driver, Install, Mailbox};
+use crate::grpc::PingPace;
 use crate::grpc::server::Incoming;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
@@ -119,7 +120,7 @@ impl Replica {
             spelling: node.clone(),
             remote: remote.to_string(),
         };
-        let link = match incoming.accept(version1, message_bytes_max) {
+        let link = match incoming.accept(version1, message_bytes_max, self.base_pace()) {
             Ok(link) => link,
             Err(error) => return tracing::debug!(%node, %error, "a link was lost before it was up"),
         };
@@ -128,6 +129,15 @@ impl Replica {
             &node,
             Box::new(move |hub, now| Install::Link(hub.link_up(up, now), link)),
         );
+    }
+
+    /// A base edge is pinged as often as others are asked for a heartbeat.
+    fn base_pace(&self) -> PingPace {
+        let links = &self.config.links;
+        PingPace {
+            interval: links.heartbeat_interval,
+            patience: links.heartbeat_probe * links.heartbeat_missed,
+        }
     }
 
     /// Admits a CONNECT and gives it to its node's hub, or gives back the socket and the reply that refuses it.

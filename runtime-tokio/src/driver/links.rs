@@ -9,9 +9,9 @@ use super::{Driver, Shell, Token};
 use crate::grpc::{self, Link, Loss, Received};
 
 /// Messages taken from a link in one turn.
-const RECEIVED_PER_TURN: usize = 32;
+const RECEIVED_PER_TURN: usize = 8;
 /// Messages given to it in one turn: HTTP/2's buffer is full before that in bulk.
-const SENT_PER_TURN: usize = 32;
+const SENT_PER_TURN: usize = 8;
 
 pub(super) struct LinkSlot {
     link: Link,
@@ -113,7 +113,7 @@ impl<S: Shell> Driver<S> {
         self.shell
             .lost(&mut self.machine, id, loss, self.clock.now());
         match loss {
-            Loss::Broken(_) => {}
+            Loss::Broken(_) | Loss::Silent => {}
             Loss::Closed | Loss::Status { .. } => self.let_end(slot.link.end(grpc::code::OK, "")),
             Loss::Malformed(_) => {
                 self.let_end(slot.link.end(grpc::code::INVALID_ARGUMENT, "not a message"))

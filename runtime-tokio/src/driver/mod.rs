@@ -74,7 +74,7 @@ pub(crate) trait Shell: Send + Unpin + 'static {
     /// A CONNECT is being answered (cloud).
     fn replied(&mut self, reply: &proto_core::connect::Reply);
     /// For logs, audit and metrics.
-    fn event(&mut self, event: Event);
+    fn event(&mut self, machine: &Self::Machine, event: Event);
     /// Asked after each poll: true if the driver may end now and nothing will reach its mailbox any more.
     fn is_over(&mut self, machine: &Self::Machine) -> bool;
 }
@@ -179,7 +179,7 @@ impl<S: Shell> Driver<S> {
                 Output::Dial { id, target } => self.dial(id, target),
                 Output::Close { id, reset } => self.close_local(id, reset),
                 Output::Connect(attempt) => self.shell.connect(attempt),
-                Output::Event(event) => self.shell.event(event),
+                Output::Event(event) => self.shell.event(&self.machine, event),
             }
         }
     }

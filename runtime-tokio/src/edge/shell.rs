@@ -109,7 +109,7 @@ impl Shell for EdgeShell {
 
     fn replied(&mut self, _: &Reply) {}
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, _: &Edge, event: Event) {
         let teller = Teller {
             node: self.node.as_str(),
             metrics: &self.metrics,

@@ -12,6 +12,7 @@ use tokio_rustls::TlsStream;
 use crate::net::homing::Homing;
 
 use super::message::{Decoder, Malformed, Outgoing};
+use super::ping::{PingPace, Pinger};
 use super::{BASE_WINDOW_BYTES, LINGER, code, request};
 
 pub(super) type Io = TlsStream<Homing>;
@@ -22,6 +23,7 @@ pub(crate) struct Link {
     send: h2::SendStream<Outgoing>,
     receive: Receive,
     decoder: Decoder,
+    pinger: Option<Box<Pinger>>,
 }
 
 /// The HTTP/2 connection: one per link.
@@ -38,6 +40,8 @@ enum Receive {
 
 /// What came by a link.
 #[derive(Debug)]
+// It is only ever passed on; a box would cost an allocation a message.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Received {
     /// The response's headers: the other side took the link.
     Established {
@@ -63,6 +67,8 @@ pub(crate) enum Loss {
     },
     /// It sent what isn't a message.
     Malformed(Malformed),
+    /// HTTP/2 pings are not answered.
+    Silent,
     /// The connection broke; the reason is for logs.
     Broken(String),
 }
@@ -73,6 +79,7 @@ impl std::fmt::Display for Loss {
             Loss::Closed => f.write_str("closed by the other side"),
             Loss::Status { code, message, .. } => write!(f, "gRPC status {code}: {message}"),
             Loss::Malformed(malformed) => write!(f, "not a message: {malformed:?}"),
+            Loss::Silent => f.write_str("no answer to pings"),
             Loss::Broken(error) => f.write_str(error),
         }
     }
@@ -84,6 +91,7 @@ impl Loss {
         match self {
             Loss::Closed => LinkLoss::Closed,
             Loss::Malformed(_) => LinkLoss::Fault,
+            Loss::Silent => LinkLoss::Silent,
             Loss::Broken(_) => LinkLoss::Broken,
             Loss::Status { code, pushback, .. } => match *code {
                 code::UNAUTHENTICATED => LinkLoss::Unauthenticated,
@@ -110,6 +118,7 @@ impl Link {
             send,
             receive: Receive::Messages(body),
             decoder: Decoder::new(message_bytes_max),
+            pinger: None,
         }
     }
 
@@ -124,6 +133,7 @@ impl Link {
             send,
             receive: Receive::Headers(response),
             decoder: Decoder::new(message_bytes_max),
+            pinger: None,
         }
     }
 
@@ -142,16 +152,22 @@ impl Link {
         };
     }
 
-    /// HTTP/2's own pings, where the link is judged by them. Once.
-    pub(crate) fn take_ping_pong(&mut self) -> Option<h2::PingPong> {
-        match &mut self.connection {
+    /// Judges the link by HTTP/2's own pings from now on.
+    pub(crate) fn ping(&mut self, pace: PingPace) {
+        let pings = match &mut self.connection {
             Connection::Server(connection) => connection.ping_pong(),
             Connection::Client(connection) => connection.ping_pong(),
-        }
+        };
+        self.pinger = pings.map(|pings| Box::new(Pinger::new(pings, pace)));
     }
 
     /// Moves bytes between the socket and HTTP/2. Ready when the connection is over. Polled before and after the other polls.
     pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Loss> {
+        if let Some(pinger) = &mut self.pinger
+            && pinger.poll_silence(cx).is_ready()
+        {
+            return Poll::Ready(Loss::Silent);
+        }
         self.connection.poll(cx)
     }
 

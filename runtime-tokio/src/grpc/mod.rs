@@ -6,10 +6,12 @@
 pub(crate) mod client;
 mod link;
 mod message;
+mod ping;
 mod request;
 pub(crate) mod server;
 
 pub(crate) use link::{Link, Loss, Received};
+pub(crate) use ping::PingPace;
 pub(crate) use request::{Introduction, LinkRequest};
 
 use std::time::Duration;

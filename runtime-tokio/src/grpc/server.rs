@@ -8,6 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::link::{Io, Link};
 use super::message::Outgoing;
+use super::ping::PingPace;
 use super::request::{self, LinkRequest};
 use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
 use crate::net::homing::Homing;
@@ -76,8 +77,13 @@ impl Incoming {
         self.certificate.as_ref()
     }
 
-    /// Takes the link: the headers leave at once.
-    pub(crate) fn accept(mut self, version1: bool, message_bytes_max: usize) -> io::Result<Link> {
+    /// Takes the link: the headers leave at once. A base edge's is pinged.
+    pub(crate) fn accept(
+        mut self,
+        version1: bool,
+        message_bytes_max: usize,
+        base_pace: PingPace,
+    ) -> io::Result<Link> {
         let send = self
             .respond
             .send_response(request::accept(version1), false)
@@ -85,6 +91,7 @@ impl Incoming {
         let mut link = Link::of_server(self.connection, send, self.body, message_bytes_max);
         if !version1 {
             link.narrow_to_base();
+            link.ping(base_pace);
         }
         Ok(link)
     }

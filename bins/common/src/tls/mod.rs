@@ -99,8 +99,11 @@ impl ServerFiles {
             .with_single_cert(chain, key)
             .map_err(|error| ConfigError::of_file(&self.cert, error))?;
         grpc.alpn_protocols = vec![ALPN_H2.to_vec()];
+        // A link is made once and lasts: a ticket would be memory at both ends for nothing.
+        grpc.send_tls13_tickets = 0;
         let mut connect = grpc.clone();
         connect.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+        connect.send_tls13_tickets = 2;
         // A session of one face is none of the other's.
         connect.session_storage = rustls::server::ServerSessionMemoryCache::new(1_024);
         let value = ServerTls {
