@@ -9,6 +9,8 @@ use rand_core::Rng;
 /// The first probe goes out this soon when bytes are waiting for an ack: four round trips within these bounds.
 const HASTE_MIN: Duration = Duration::from_millis(250);
 const HASTE_MAX: Duration = Duration::from_millis(500);
+/// While bytes flow the round trip is measured this often: the first one, beside the link's set-up, says little.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// Base: an echo that is missing for so long ends the link if anything else moves on it, …
 const BASE_ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// … and after this long if nothing does: one stuck reader stalls a base cloud's whole loop.
@@ -43,6 +45,7 @@ pub(crate) struct Heartbeat {
     heard_at: Instant,
     took_at: Instant,
     waiting_since: Option<Instant>,
+    measured_at: Instant,
     token: u64,
     asked: Option<(u64, Instant)>,
     round_trip: Option<Duration>,
@@ -74,6 +77,7 @@ impl Heartbeat {
             heard_at: now,
             took_at: now,
             waiting_since: None,
+            measured_at: Instant::ZERO,
             token: 0,
             asked: None,
             round_trip: None,
@@ -126,7 +130,14 @@ impl Heartbeat {
 
     /// Bytes were sent that the other side has to ack: silence is judged sooner.
     pub(crate) fn awaits_ack(&mut self, now: Instant) {
-        if self.mode != Mode::V1 || self.probes > 0 || self.waiting_since.is_some() {
+        if self.mode != Mode::V1 {
+            return;
+        }
+        if now.saturating_duration_since(self.measured_at) >= MEASURE_INTERVAL {
+            self.measured_at = now;
+            self.due = true;
+        }
+        if self.probes > 0 || self.waiting_since.is_some() {
             return;
         }
         self.waiting_since = Some(now);
@@ -325,6 +336,22 @@ mod tests {
             Some(Duration::from_millis(20))
         );
         assert_eq!(heartbeat.echoed(&second, now), None, "twice");
+    }
+
+    #[test]
+    fn the_round_trip_is_measured_while_bytes_flow_and_the_shortest_counts() {
+        let mut heartbeat = heartbeat(Mode::V1);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let set_up = heartbeat.send(at(0));
+        heartbeat.echoed(&set_up, at(7));
+        for start in [1_000, 1_500, 2_000] {
+            heartbeat.awaits_ack(at(start));
+        }
+        let probe = heartbeat.send(at(2_000));
+        heartbeat.echoed(&probe, at(2_001));
+        heartbeat.awaits_ack(at(2_500));
+        assert!(!heartbeat.is_due(), "once a second is enough");
+        assert_eq!(heartbeat.round_trip_min(), Some(Duration::from_millis(1)));
     }
 
     #[test]
