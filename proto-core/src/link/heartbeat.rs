@@ -45,7 +45,7 @@ pub(crate) struct Heartbeat {
     heard_at: Instant,
     took_at: Instant,
     waiting_since: Option<Instant>,
-    measured_at: Instant,
+    measured_at: Option<Instant>,
     token: u64,
     asked: Option<(u64, Instant)>,
     round_trip: Option<Duration>,
@@ -77,7 +77,7 @@ impl Heartbeat {
             heard_at: now,
             took_at: now,
             waiting_since: None,
-            measured_at: Instant::ZERO,
+            measured_at: None,
             token: 0,
             asked: None,
             round_trip: None,
@@ -133,8 +133,11 @@ impl Heartbeat {
         if self.mode != Mode::V1 {
             return;
         }
-        if now.saturating_duration_since(self.measured_at) >= MEASURE_INTERVAL {
-            self.measured_at = now;
+        if self
+            .measured_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= MEASURE_INTERVAL)
+        {
+            self.measured_at = Some(now);
             self.due = true;
         }
         if self.probes > 0 || self.waiting_since.is_some() {
