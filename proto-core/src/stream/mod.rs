@@ -254,7 +254,8 @@ impl Stream {
         self.moved_at = now;
         if self.dialect == Dialect::V1 {
             self.replay.ack(ack)?;
-            self.replay.raise_limit(limit.max(ack + EARLY_BYTES));
+            // Only what was said counts: the other side holds us to it.
+            self.replay.raise_limit(limit);
             // "The opener answers with `window` at once."
             self.receive.ack_now(now);
         }
