@@ -8,24 +8,47 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// What bytes are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffer {
+    /// Sent or to be sent, not acked.
+    Replay = 0,
+    /// Held for a local socket, or promised to the other side.
+    Receive = 1,
+}
+
 /// A pool of bytes: the process's, or one node's or user's part of it.
 #[derive(Debug)]
 struct Pool {
     bytes_max: u64,
-    used: AtomicU64,
+    used: [AtomicU64; 2],
 }
 
 impl Pool {
     fn new(bytes_max: u64) -> Arc<Pool> {
         Arc::new(Pool {
             bytes_max,
-            used: AtomicU64::new(0),
+            used: [AtomicU64::new(0), AtomicU64::new(0)],
         })
     }
 
+    fn of(&self, buffer: Buffer) -> &AtomicU64 {
+        let [replay, receive] = &self.used;
+        match buffer {
+            Buffer::Replay => replay,
+            Buffer::Receive => receive,
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.used
+            .iter()
+            .map(|used| used.load(Ordering::Relaxed))
+            .sum()
+    }
+
     fn available(&self) -> u64 {
-        self.bytes_max
-            .saturating_sub(self.used.load(Ordering::Relaxed))
+        self.bytes_max.saturating_sub(self.used())
     }
 }
 
@@ -60,9 +83,7 @@ impl Budget {
 
     /// Whether nothing is taken on behalf of the newest party.
     pub(crate) fn is_unused(&self) -> bool {
-        self.pools
-            .last()
-            .is_none_or(|pool| pool.used.load(Ordering::Relaxed) == 0)
+        self.pools.last().is_none_or(|pool| pool.used() == 0)
     }
 
     /// Bytes that may still be taken.
@@ -76,9 +97,14 @@ impl Budget {
 
     /// Bytes taken from the process's budget.
     pub fn used(&self) -> u64 {
+        self.pools.first().map_or(0, |pool| pool.used())
+    }
+
+    /// Bytes taken from the process's budget for one kind of buffer.
+    pub fn used_for(&self, buffer: Buffer) -> u64 {
         self.pools
             .first()
-            .map_or(0, |pool| pool.used.load(Ordering::Relaxed))
+            .map_or(0, |pool| pool.of(buffer).load(Ordering::Relaxed))
     }
 
     /// Bytes in the process's budget.
@@ -86,15 +112,15 @@ impl Budget {
         self.pools.first().map_or(0, |pool| pool.bytes_max)
     }
 
-    fn take(&self, bytes: u64) {
+    fn take(&self, buffer: Buffer, bytes: u64) {
         for pool in &self.pools {
-            pool.used.fetch_add(bytes, Ordering::Relaxed);
+            pool.of(buffer).fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn give_back(&self, buffer: Buffer, bytes: u64) {
         for pool in &self.pools {
-            pool.used.fetch_sub(bytes, Ordering::Relaxed);
+            pool.of(buffer).fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -103,18 +129,20 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Budget,
+    buffer: Buffer,
     bytes: u64,
 }
 
 impl Charge {
     /// Takes `bytes` if the budget has them.
-    pub(crate) fn admit(budget: &Budget, bytes: u64) -> Option<Charge> {
+    pub(crate) fn admit(budget: &Budget, buffer: Buffer, bytes: u64) -> Option<Charge> {
         if budget.available() < bytes {
             return None;
         }
-        budget.take(bytes);
+        budget.take(buffer, bytes);
         Some(Charge {
             budget: budget.clone(),
+            buffer,
             bytes,
         })
     }
@@ -124,12 +152,16 @@ impl Charge {
         self.budget.available()
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Makes the charge `bytes`, whether or not the budget has them: for bytes that are here already.
     pub(crate) fn set(&mut self, bytes: u64) {
         if bytes > self.bytes {
-            self.budget.take(bytes - self.bytes);
+            self.budget.take(self.buffer, bytes - self.bytes);
         } else {
-            self.budget.give_back(self.bytes - bytes);
+            self.budget.give_back(self.buffer, self.bytes - bytes);
         }
         self.bytes = bytes;
     }
@@ -146,7 +178,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.give_back(self.buffer, self.bytes);
     }
 }
 
@@ -158,10 +190,11 @@ mod tests {
     fn one_node_gets_a_quarter_and_leaves_the_rest_to_others() {
         let process = Budget::new(4000);
         let (greedy, modest) = (process.quarter(), process.quarter());
-        let mut charge = Charge::admit(&greedy, 100).expect("there is room");
+        let mut charge = Charge::admit(&greedy, Buffer::Replay, 100).expect("there is room");
         assert!(charge.try_set(1000));
         assert!(!charge.try_set(1001));
-        assert!(Charge::admit(&greedy, 1).is_none());
+        assert!(Charge::admit(&greedy, Buffer::Receive, 1).is_none());
+        assert_eq!(process.used_for(Buffer::Replay), 1000);
         assert_eq!(modest.available(), 1000);
         assert_eq!(process.available(), 3000);
         drop(charge);

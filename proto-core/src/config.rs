@@ -23,8 +23,16 @@ pub struct StreamConfig {
     pub window_bytes_max: u64,
     /// Close a stream on which nothing moved for this long; zero is off.
     pub idle_timeout: Duration,
+    /// Whether streams outlive their links.
+    pub resume: bool,
     /// How long a stream without a link is kept.
     pub grace: Duration,
+    /// The same at the acceptor, while nothing has come from an opener that was told `connected`.
+    pub grace_unheard: Duration,
+    /// Opener: after so long without an answer a `resume` is sent again.
+    pub resume_timeout: Duration,
+    /// Opener: how long a stream of an edge process that is gone is kept, where another has taken its place.
+    pub orphan_grace: Duration,
     /// Opener: how long the edge may take to answer `connecting`.
     pub answer_timeout: Duration,
     /// Edge: how long a dial may take; less than `answer_timeout`, so that the opener hears why.
@@ -45,7 +53,11 @@ impl Default for StreamConfig {
             window_bytes_min: 64 * 1024,
             window_bytes_max: 16 * 1024 * 1024,
             idle_timeout: Duration::ZERO,
+            resume: false,
             grace: Duration::from_secs(300),
+            grace_unheard: Duration::from_secs(10),
+            resume_timeout: Duration::from_secs(5),
+            orphan_grace: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_millis(4500),
             base_buffer_bytes_max: 1024 * 1024,

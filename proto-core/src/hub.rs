@@ -125,7 +125,47 @@ impl NodeHub {
         for (_, id) in core::mem::take(&mut self.waiting) {
             self.attach(id, link, now);
         }
+        // Whether the process left its older links or lost them: its streams move to the new one.
+        let older: Vec<LinkId> = self
+            .mux
+            .links()
+            .map(|(id, _)| id)
+            .filter(|id| *id != link)
+            .collect();
+        for old in older {
+            self.mux.detach_all(old, now);
+        }
+        let wanting: Vec<StreamId> = self.mux.wanting().collect();
+        for id in wanting {
+            self.find_way(id, now);
+        }
         link
+    }
+
+    /// A stream that has lost its link goes on by the newest of the process that holds its other end.
+    fn find_way(&mut self, id: StreamId, now: Instant) {
+        let Some(stream) = self.mux.stream(id).filter(|stream| stream.wants_way()) else {
+            return;
+        };
+        let uuid = stream.instance();
+        let way = match uuid.is_empty() {
+            true => self.newest_link(),
+            false => self
+                .mux
+                .links()
+                .filter(|(_, link)| {
+                    link.instance
+                        .as_ref()
+                        .is_some_and(|instance| instance.uuid() == uuid)
+                })
+                .max_by_key(|(_, link)| link.instance.as_ref().map_or(0, Instance::link))
+                .map(|(id, _)| id),
+        };
+        match way {
+            Some(link) => self.mux.attach(id, link, now),
+            None if self.is_linked() => self.mux.orphan(id, now),
+            None => {}
+        }
     }
 
     /// Somebody asks for a stream to this node. Exactly one `Output::Reply` answers.
@@ -327,6 +367,7 @@ impl NodeHub {
             bytes_to_edge: 0,
             bytes_from_edge: 0,
             reason: Reason::OverLimit,
+            detached: false,
         }
     }
 }
@@ -361,6 +402,7 @@ machine_over_mux!(NodeHub {
                 Item::Output(output) => return Some(output),
                 Item::Opened(id, at) => self.reply(id, None, at),
                 Item::OpenFailed(id, reason, at) => self.reply(id, Some(reason), at),
+                Item::WantsWay(id, at) => self.find_way(id, at),
                 Item::Asked(_) | Item::LinkEnded { .. } => {}
             }
         }

@@ -221,6 +221,22 @@ pub enum Event {
         /// Since it was asked for.
         took: Duration,
     },
+    /// A connected stream has lost its link and waits for another.
+    Detached {
+        /// Which.
+        id: StreamId,
+    },
+    /// A stream goes on by another attachment.
+    Resumed {
+        /// Which.
+        id: StreamId,
+        /// How long it stood still.
+        stalled: Duration,
+        /// Bytes of this end's direction that are sent again.
+        replayed: u64,
+        /// Whether this end had noticed that its link was gone.
+        was_detached: bool,
+    },
     /// A dial is over.
     Dialed {
         /// `None`: connected.
@@ -272,6 +288,8 @@ pub struct StreamRecord {
     pub bytes_from_edge: u64,
     /// Why it ended.
     pub reason: Reason,
+    /// It had no link when it ended, and had waited for one.
+    pub detached: bool,
 }
 
 /// How far a stream has come, for people.

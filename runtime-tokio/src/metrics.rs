@@ -31,6 +31,8 @@ pub struct Metrics {
     stream_bytes: By1,
     connect_replies: ByCode,
     dials: By1,
+    resumes: By1,
+    replayed_bytes: Counter,
     refused: By1,
     reloads: By2,
     accept_errors: Counter<u64, AtomicU64>,
@@ -38,6 +40,7 @@ pub struct Metrics {
     dial: Histogram,
     connect: Histogram,
     link_rtt: Histogram,
+    stall: Histogram,
 }
 
 /// What a link is, as a label.
@@ -64,6 +67,8 @@ impl Metrics {
             stream_bytes: Family::default(),
             connect_replies: Family::default(),
             dials: Family::default(),
+            resumes: Family::default(),
+            replayed_bytes: Counter::default(),
             refused: Family::default(),
             reloads: Family::default(),
             accept_errors: Counter::default(),
@@ -71,6 +76,7 @@ impl Metrics {
             dial: histogram(),
             connect: histogram(),
             link_rtt: histogram(),
+            stall: histogram(),
         };
         metrics.register(role);
         for state in ["dialing", "open", "detached"] {
@@ -83,7 +89,7 @@ impl Metrics {
                     .get_or_create(&[("direction", direction)]),
             );
         }
-        metrics.buffered("reserved", 0);
+        metrics.buffered(0, 0);
         metrics
     }
 
@@ -95,7 +101,7 @@ impl Metrics {
         registry.register("streams", "Streams by state", self.streams.clone());
         registry.register(
             "buffered_bytes",
-            "Bytes held in buffers",
+            "Bytes held in buffers or promised to the other side",
             self.buffered.clone(),
         );
         registry.register(
@@ -125,6 +131,16 @@ impl Metrics {
         );
         registry.register("dials", "Dials at the edge", self.dials.clone());
         registry.register(
+            "resumes",
+            "Streams that went on after their link was lost",
+            self.resumes.clone(),
+        );
+        registry.register(
+            "replayed_bytes",
+            "Bytes that were sent again",
+            self.replayed_bytes.clone(),
+        );
+        registry.register(
             "refused",
             "What was refused or ignored",
             self.refused.clone(),
@@ -153,6 +169,11 @@ impl Metrics {
             "link_rtt",
             "Round trips of links, by heartbeat",
             &self.link_rtt,
+        );
+        seconds(
+            "stall_duration",
+            "How long resumed streams stood still",
+            &self.stall,
         );
     }
 
@@ -222,10 +243,12 @@ impl Metrics {
             .inc_by(from_edge);
     }
 
-    pub(crate) fn buffered(&self, kind: &'static str, bytes: u64) {
-        self.buffered
-            .get_or_create(&[("kind", kind)])
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    pub(crate) fn buffered(&self, replay: u64, receive: u64) {
+        for (kind, bytes) in [("replay", replay), ("receive", receive)] {
+            self.buffered
+                .get_or_create(&[("kind", kind)])
+                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn connect_reply(&self, status: u16, reason: &'static str) {
@@ -253,6 +276,13 @@ impl Metrics {
 
     pub(crate) fn connect_took(&self, took: Duration) {
         self.connect.observe(took.as_secs_f64());
+    }
+
+    /// A stream goes on by another link.
+    pub(crate) fn resumed(&self, stalled: Duration, replayed: u64) {
+        self.resumes.get_or_create(&[("result", "ok")]).inc();
+        self.replayed_bytes.inc_by(replayed);
+        self.stall.observe(stalled.as_secs_f64());
     }
 
     pub(crate) fn rtt(&self, rtt: Duration) {

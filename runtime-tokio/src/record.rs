@@ -38,6 +38,24 @@ impl Teller<'_> {
                 );
             }
             Event::Connected { took, .. } => metrics.connect_took(*took),
+            Event::Detached { id } => {
+                metrics.stream_left("open");
+                metrics.stream_entered("detached");
+                tracing::debug!(node, stream = %id, "a stream waits for another link");
+            }
+            Event::Resumed {
+                id,
+                stalled,
+                replayed,
+                was_detached,
+            } => {
+                if *was_detached {
+                    metrics.stream_left("detached");
+                    metrics.stream_entered("open");
+                }
+                metrics.resumed(*stalled, *replayed);
+                tracing::debug!(node, stream = %id, ?stalled, replayed, "a stream was resumed");
+            }
             Event::Dialed { failure, took } => {
                 metrics.dialed(failure.map_or("ok", |reason| reason.as_str()), *took)
             }

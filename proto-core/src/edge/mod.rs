@@ -267,7 +267,7 @@ machine_over_mux!(Edge {
                     why,
                     now,
                 } => self.uplink_ended(link, up_at, why, now),
-                Item::Opened(..) | Item::OpenFailed(..) => {}
+                Item::Opened(..) | Item::OpenFailed(..) | Item::WantsWay(..) => {}
             }
         }
     }

@@ -109,9 +109,10 @@ impl Mux {
         };
         match (self.topics.get(&topic).copied(), kind) {
             (None, Kind::Connecting) => self.handle_connecting(link, topic, msg, now),
-            (Some(_), Kind::Connecting) | (_, Kind::Resume) => {
-                self.refuse(link, kind, &msg, Reason::UnknownStream)
+            (Some(id), Kind::Connecting | Kind::Resume) => {
+                self.handle_again(link, id, kind, &msg, now);
             }
+            (None, Kind::Resume) => self.handle_late(link, &topic, kind, &msg),
             (None, Kind::Closed) => {
                 self.last_words.free(&topic);
             }
@@ -152,7 +153,15 @@ impl Mux {
             return self.event(Event::Ignored("stream has ended"));
         }
         let result = match kind {
-            Kind::Connected => stream.connected(msg.ack, msg.limit, now).map(|_| ()),
+            Kind::Connected => {
+                stream.set_instance(String::from_utf8_lossy(&msg.data).into_owned());
+                stream.connected(msg.ack, msg.limit, now).map(|_| ())
+            }
+            Kind::Resumed => match stream.resumed(&msg, now) {
+                Ok(Some(resumption)) => return self.resumed(id, resumption, now),
+                Ok(None) => return self.event(Event::Ignored("a wrong proof")),
+                Err(reason) => Err(reason),
+            },
             Kind::ConnectFailed => {
                 stream.cut(Reason::from_code(msg.code).unwrap_or(Reason::LocalError));
                 Ok(())
@@ -171,13 +180,9 @@ impl Mux {
                 stream.closed(Reason::from_code(msg.code).unwrap_or(Reason::ProtocolError));
                 Ok(())
             }
-            Kind::Detached => {
-                stream.cut(Reason::NodeOffline);
-                Ok(())
-            }
+            Kind::Detached => return self.detach(id, Reason::NodeOffline, now),
             Kind::Connecting
             | Kind::Resume
-            | Kind::Resumed
             | Kind::TcpForward
             | Kind::Heartbeat
             | Kind::HeartbeatEcho
@@ -196,12 +201,8 @@ impl Mux {
         let Some(key) = Key::from_wire(&msg.key).filter(|_| msg.epoch > 0) else {
             return self.refuse(link, Kind::Connecting, &msg, Reason::ProtocolError);
         };
-        if let Some(word) = self.last_words.find(&topic) {
-            let reason = match word.answers_to(msg.epoch, &key) {
-                true => word.reason,
-                false => Reason::UnknownStream,
-            };
-            return self.refuse(link, Kind::Connecting, &msg, reason);
+        if self.last_words.find(&topic).is_some() {
+            return self.handle_late(link, &topic, Kind::Connecting, &msg);
         }
         self.accept(link, topic, key, msg, now);
     }
@@ -235,6 +236,9 @@ impl Mux {
             return;
         };
         let limit = msg.limit.max(EARLY_BYTES);
+        if let Some(instance) = &link.instance {
+            stream.set_instance(instance.uuid().into());
+        }
         stream.accept(link.dialect, &self.config.streams, msg.epoch, limit, now);
         let id = StreamId(self.fresh_id());
         if let Some(link) = self.links.get_mut(&link_id) {
@@ -250,7 +254,7 @@ impl Mux {
     }
 
     /// Answers `connecting` or `resume` with a refusal that changes nothing else.
-    fn refuse(&mut self, link: LinkId, kind: Kind, msg: &StreamMsg, reason: Reason) {
+    pub(super) fn refuse(&mut self, link: LinkId, kind: Kind, msg: &StreamMsg, reason: Reason) {
         let answer = match kind {
             Kind::Connecting => Kind::ConnectFailed,
             _ => Kind::Closed,

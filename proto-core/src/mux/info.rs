@@ -53,6 +53,7 @@ impl Entry {
             bytes_to_edge,
             bytes_from_edge,
             reason: self.stream.ended().unwrap_or(Reason::Done),
+            detached: self.detached_told,
         }
     }
 
@@ -67,6 +68,7 @@ impl Entry {
             user: identity.user.clone(),
             client: self.client.clone(),
             state: match self.stream.phase() {
+                _ if self.stream.is_detached() => StreamState::Detached,
                 Phase::Opening => StreamState::Dialing,
                 Phase::Open | Phase::Ended(_) => StreamState::Open,
             },

@@ -2,11 +2,14 @@
 //! that wasn't one (PROTOCOL.md, "Ends").
 
 use crate::name::Topic;
+use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::stream::Stream;
 use crate::stream::key::Key;
 use crate::time::Instant;
+use crate::wire::Kind;
 use alloc::collections::{BTreeMap, VecDeque};
+use bytes::Bytes;
 use core::time::Duration;
 
 /// The most that are kept; of the oldest, which go, a late opener hears `unknown-stream`.
@@ -16,14 +19,48 @@ const KEPT_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct LastWord {
     key: Key,
-    pub(super) epoch: u32,
-    pub(super) reason: Reason,
+    epoch: u32,
+    reason: Reason,
+    /// The final counter, if the stream was complete: what this end held.
+    complete: Option<u64>,
 }
 
 impl LastWord {
-    /// Whether a `connecting` is the same opener's, sent again.
-    pub(super) fn answers_to(&self, epoch: u32, key: &Key) -> bool {
-        epoch > self.epoch && self.key.is(key)
+    /// The answer to a `connecting` or `resume` of the stream: its type, code and ack, and the proof where one is due.
+    /// `None`: it doesn't come from the stream's opener, or comes late.
+    pub(super) fn answer(&mut self, kind: Kind, msg: &StreamMsg) -> Option<StreamMsg> {
+        let proved = match kind {
+            Kind::Connecting => Key::from_wire(&msg.key).is_some_and(|key| self.key.is(&key)),
+            _ => self.key.is_proved(&msg.key, kind, &msg.topic, msg.epoch),
+        };
+        if msg.epoch <= self.epoch || !proved {
+            return None;
+        }
+        self.epoch = msg.epoch;
+        let answer = |kind: Kind| StreamMsg {
+            node: msg.node.clone(),
+            category: msg.category.clone(),
+            r#type: kind.as_str().into(),
+            topic: msg.topic.clone(),
+            epoch: msg.epoch,
+            ..StreamMsg::default()
+        };
+        Some(match (self.complete, kind) {
+            (Some(ack), _) => StreamMsg {
+                ack,
+                limit: ack,
+                key: Bytes::copy_from_slice(&self.key.proof(Kind::Resumed, &msg.topic, msg.epoch)),
+                ..answer(Kind::Resumed)
+            },
+            (None, Kind::Connecting) => StreamMsg {
+                code: self.reason.code(),
+                ..answer(Kind::ConnectFailed)
+            },
+            (None, _) => StreamMsg {
+                code: self.reason.code(),
+                ..answer(Kind::Closed)
+            },
+        })
     }
 }
 
@@ -55,12 +92,13 @@ impl LastWords {
             key: stream.key().clone(),
             epoch: stream.epoch(),
             reason,
+            complete: (reason == Reason::Done).then(|| stream.receive.ack()),
         };
         self.by_topic.insert(topic, word);
     }
 
-    pub(super) fn find(&self, topic: &Topic) -> Option<&LastWord> {
-        self.by_topic.get(topic)
+    pub(super) fn find(&mut self, topic: &Topic) -> Option<&mut LastWord> {
+        self.by_topic.get_mut(topic)
     }
 
     /// The opener has heard it.

@@ -9,6 +9,7 @@ mod info;
 mod last_word;
 mod local;
 mod outbound;
+mod resume;
 mod timers;
 
 use crate::budget::Budget;
@@ -44,6 +45,8 @@ pub(crate) enum Item {
     Opened(StreamId, Instant),
     /// Opener: it has not.
     OpenFailed(StreamId, Reason, Instant),
+    /// Opener: a stream wants a way.
+    WantsWay(StreamId, Instant),
     /// Acceptor: a stream asks for this address.
     Asked(StreamId),
     /// This end has ended a link.
@@ -77,6 +80,8 @@ struct Entry {
     /// The driver has nothing to write.
     write_idle: bool,
     shutdown_told: bool,
+    /// `Event::Detached` was the last that was told.
+    detached_told: bool,
     /// Opener: whoever asked for the stream has been told what became of it.
     answered: bool,
     budget_retry_at: Option<Instant>,
@@ -224,13 +229,7 @@ impl Mux {
             streams: link.streams.len(),
         });
         for stream in link.streams {
-            let Some(entry) = self.streams.get_mut(&stream) else {
-                continue;
-            };
-            entry.link = None;
-            entry.place = Place::default();
-            entry.stream.cut(Reason::NodeOffline);
-            self.settle(stream, now);
+            self.detach(stream, Reason::NodeOffline, now);
         }
     }
 
@@ -283,6 +282,7 @@ impl Mux {
                 read_blocked: true,
                 write_idle: true,
                 shutdown_told: false,
+                detached_told: false,
                 answered: false,
                 budget_retry_at: None,
                 timer: None,
@@ -328,6 +328,23 @@ impl Mux {
             return;
         };
         entry.stream.settle();
+        if entry.stream.is_adrift()
+            && let Some(link) = entry.link.take()
+        {
+            entry.place = Place::default();
+            if let Some(link) = self.links.get_mut(&link) {
+                link.streams.remove(&id);
+            }
+        }
+        if entry.stream.is_detached() && entry.stream.phase() == Phase::Open && !entry.detached_told
+        {
+            entry.detached_told = true;
+            self.items
+                .push_back(Item::Output(Output::Event(Event::Detached { id })));
+        }
+        if self.role == Role::Opener && entry.stream.wants_way() {
+            self.items.push_back(Item::WantsWay(id, now));
+        }
         if entry.link.is_none()
             && let Some(reason) = entry.stream.ended()
         {

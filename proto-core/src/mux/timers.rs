@@ -4,6 +4,7 @@ use super::Mux;
 use crate::output::{Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkLoss, StreamId, Timer};
 use crate::stream::{Phase, Role};
 use crate::time::Instant;
+use rand_core::Rng;
 
 impl Mux {
     pub(crate) fn deadline(&self) -> Option<Deadline> {
@@ -55,7 +56,10 @@ impl Mux {
             entry.budget_retry_at = None;
         }
         let opening = entry.stream.phase() == Phase::Opening;
-        entry.stream.handle_timeout(&self.config.streams, now);
+        let jitter = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        entry
+            .stream
+            .handle_timeout(&self.config.streams, now, jitter);
         if let (true, Role::Acceptor, Some(reason)) = (opening, self.role, entry.stream.ended()) {
             let took = now.saturating_duration_since(entry.stream.opened_at);
             let failure = Some(reason);

@@ -1,5 +1,6 @@
 //! What a stream says next, in either dialect.
 
+use super::attachment::Introduction;
 use super::{Phase, Role, Stream};
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
@@ -30,7 +31,7 @@ impl Stream {
         }
         if self.closed_is_due() {
             let reason = self.closed_due.take()?;
-            if self.role == Role::Opener && !self.introduced {
+            if self.role == Role::Opener && !self.introduced && self.connected_at.is_none() {
                 return None; // The other side never heard of it.
             }
             return Some(self.closed_msg(reason));
@@ -79,6 +80,13 @@ impl Stream {
 
     fn introduction(&mut self) -> StreamMsg {
         match (self.role, self.phase) {
+            (Role::Opener, _) if self.connected_at.is_some() => StreamMsg {
+                addr: self.identity.addr.clone(),
+                user: self.identity.user.clone(),
+                data: self.instance().as_bytes().to_vec().into(),
+                key: self.proof(Kind::Resume),
+                ..self.with_credit_anew(Kind::Resume)
+            },
             (Role::Opener, _) => {
                 self.introduced = true;
                 let connecting = StreamMsg {
@@ -113,12 +121,26 @@ impl Stream {
             }
             (Role::Acceptor, Phase::Opening | Phase::Open) => {
                 self.introduced = true;
-                match self.dialect {
-                    Dialect::V1 => self.with_credit(Kind::Connected),
-                    Dialect::Base => self.message(Kind::Connected),
+                let data = self.instance().as_bytes().to_vec().into();
+                match (self.dialect, self.answers()) {
+                    (Dialect::Base, _) => self.message(Kind::Connected),
+                    (Dialect::V1, Introduction::Connect) => StreamMsg {
+                        data,
+                        ..self.with_credit_anew(Kind::Connected)
+                    },
+                    (Dialect::V1, Introduction::Resume) => StreamMsg {
+                        data,
+                        key: self.proof(Kind::Resumed),
+                        ..self.with_credit_anew(Kind::Resumed)
+                    },
                 }
             }
         }
+    }
+
+    fn proof(&self, kind: Kind) -> Bytes {
+        let topic = self.identity.topic.as_str();
+        Bytes::copy_from_slice(&self.key.proof(kind, topic, self.epoch))
     }
 
     fn closed_msg(&self, reason: Reason) -> StreamMsg {
@@ -133,6 +155,11 @@ impl Stream {
                 ..closed
             },
         }
+    }
+
+    fn with_credit_anew(&mut self, kind: Kind) -> StreamMsg {
+        self.receive.promise_anew();
+        self.with_credit(kind)
     }
 
     fn with_credit(&mut self, kind: Kind) -> StreamMsg {

@@ -3,18 +3,21 @@
 //! It has no idea what a link is made of: it is attached (by an epoch), asked for its next message, told of the other
 //! side's. The same machine serves the opener and the acceptor, in either dialect.
 
+mod attachment;
 pub(crate) mod key;
 mod messages;
 pub(crate) mod receive;
 pub(crate) mod replay;
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Buffer, Charge};
 use crate::config::{EARLY_BYTES, StreamConfig};
 use crate::name::Topic;
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::wire::Dialect;
 use alloc::string::String;
+use attachment::Attachment;
+pub(crate) use attachment::Resumption;
 use bytes::Bytes;
 use core::time::Duration;
 use key::Key;
@@ -69,9 +72,10 @@ pub(crate) struct Stream {
     phase: Phase,
     pub(crate) replay: Replay,
     pub(crate) receive: Receive,
-    /// `connecting` or `connected` has been sent on this attachment: content may follow.
+    attachment: Attachment,
+    /// The introduction has been sent on this attachment: content may follow.
     introduced: bool,
-    /// The introduction, or `connect-failed`, is to be sent.
+    /// The introduction (`connecting`, `resume` or the answer to one), or `connect-failed`, is to be sent.
     introduction_due: bool,
     closed_due: Option<Reason>,
     closed_by_peer: bool,
@@ -93,8 +97,10 @@ impl Stream {
         config: &StreamConfig,
         now: Instant,
     ) -> Option<Stream> {
-        let replay = Replay::new(Charge::admit(budget, EARLY_BYTES)?, config.window_bytes_max);
-        let receive = Receive::new(Charge::admit(budget, EARLY_BYTES)?, config, now);
+        let replay = Charge::admit(budget, Buffer::Replay, EARLY_BYTES)?;
+        let replay = Replay::new(replay, config.window_bytes_max);
+        let receive = Charge::admit(budget, Buffer::Receive, EARLY_BYTES)?;
+        let receive = Receive::new(receive, config, now);
         Some(Stream {
             role,
             dialect: Dialect::V1,
@@ -102,6 +108,7 @@ impl Stream {
             key,
             epoch: 0,
             phase: Phase::Opening,
+            attachment: Attachment::default(),
             replay,
             receive,
             introduced: false,
@@ -114,14 +121,6 @@ impl Stream {
             moved_at: now,
             full_since: None,
         })
-    }
-
-    /// Opener: goes by a link now; `connecting` is due.
-    pub(crate) fn attach(&mut self, dialect: Dialect, config: &StreamConfig, now: Instant) {
-        self.speak(dialect, config);
-        self.epoch += 1;
-        self.introduction_due = true;
-        self.asked_at.get_or_insert(now);
     }
 
     /// Acceptor: `connecting` came with this epoch and this much credit.
@@ -139,7 +138,7 @@ impl Stream {
         self.asked_at = Some(now);
     }
 
-    fn speak(&mut self, dialect: Dialect, config: &StreamConfig) {
+    pub(super) fn speak(&mut self, dialect: Dialect, config: &StreamConfig) {
         self.dialect = dialect;
         if dialect == Dialect::Base {
             self.replay.unconfirmed(config.window_bytes_min);
@@ -222,6 +221,7 @@ impl Stream {
     pub(crate) fn fail(&mut self, reason: Reason) {
         if self.ended().is_none() {
             self.end_abruptly(reason);
+            self.introduction_due = false;
             self.closed_due = Some(reason);
         }
     }
@@ -264,6 +264,7 @@ impl Stream {
 
     pub(crate) fn content(&mut self, offset: u64, data: Bytes, now: Instant) -> Result<(), Reason> {
         self.moved_at = now;
+        self.hear_opener();
         let offset = match self.dialect {
             Dialect::V1 => offset,
             Dialect::Base => self.receive.received(),
@@ -276,6 +277,7 @@ impl Stream {
     }
 
     pub(crate) fn acked(&mut self, ack: u64, limit: u64) -> Result<(), Reason> {
+        self.hear_opener();
         self.replay.ack(ack)?;
         self.replay.raise_limit(limit);
         Ok(())
@@ -353,6 +355,7 @@ impl Stream {
         [
             self.open_deadline(config),
             self.receive.ack_deadline().filter(|due| *due > now),
+            self.attachment_deadline(config),
             self.idle_deadline(config),
             self.full_since
                 .map(|since| since + config.base_stuck_timeout),
@@ -387,7 +390,11 @@ impl Stream {
     }
 
     /// Something may be overdue.
-    pub(crate) fn handle_timeout(&mut self, config: &StreamConfig, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, config: &StreamConfig, now: Instant, jitter: f64) {
+        if self.ended().is_some() {
+            return;
+        }
+        self.attachment_timeout(config, now, jitter);
         if self.ended().is_some() {
             return;
         }

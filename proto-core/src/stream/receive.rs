@@ -160,7 +160,10 @@ impl Receive {
         } else {
             self.window
         };
-        if window > self.window && self.charge.try_set(window) {
+        // One stream's growth leaves at least as much for the others: the first to grow must not take everything.
+        let growth = window.saturating_sub(self.window);
+        let fair = window <= self.window_min || self.charge.available() >= growth * 2;
+        if growth > 0 && fair && self.charge.try_set(window) {
             self.window = window;
         }
         self.granted_at = now;
@@ -198,6 +201,15 @@ impl Receive {
 
     pub(crate) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// Another attachment sets the limit anew: never below what is acked plus the early bytes (PROTOCOL.md, "Credit").
+    pub(crate) fn promise_anew(&mut self) {
+        self.limit = self.limit.max(self.received + EARLY_BYTES);
+        let promised = self.limit - self.written;
+        if promised > self.charge.bytes() {
+            self.charge.set(promised);
+        }
     }
 
     /// Answers at once: the sender asked for it.
@@ -270,13 +282,13 @@ pub(super) fn join(first: &Bytes, second: &Bytes) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::{Budget, Buffer};
 
     const ROUND_TRIP: Duration = Duration::from_millis(10);
 
     fn receive(budget: &Budget) -> Receive {
         Receive::new(
-            Charge::admit(budget, EARLY_BYTES).expect("room"),
+            Charge::admit(budget, Buffer::Receive, EARLY_BYTES).expect("room"),
             &StreamConfig::default(),
             Instant::ZERO,
         )

@@ -19,11 +19,15 @@ pub(crate) struct Replay {
     unsent: VecDeque<Bytes>,
     acked: u64,
     sent: u64,
+    /// The highest that `sent` has been, on any attachment: no ack may pass it.
+    sent_max: u64,
     end: u64,
     /// The offset up to which the other side allows.
     limit: u64,
     bytes_max: u64,
     eof: Eof,
+    /// The end has been sent, on any attachment.
+    eof_told: bool,
     charge: Charge,
     /// Base dialect: nothing is acked, so what was handed to the transport is gone.
     unconfirmed: bool,
@@ -47,10 +51,12 @@ impl Replay {
             unsent: VecDeque::new(),
             acked: 0,
             sent: 0,
+            sent_max: 0,
             end: 0,
             limit: EARLY_BYTES,
             bytes_max,
             eof: Eof::None,
+            eof_told: false,
             charge,
             unconfirmed: false,
         }
@@ -131,11 +137,35 @@ impl Replay {
 
     pub(crate) fn eof_sent(&mut self) {
         self.eof = Eof::Sent;
+        self.eof_told = true;
     }
 
     /// The end has been told, and everything before it.
     pub(crate) fn is_told(&self) -> bool {
-        matches!(self.eof, Eof::Sent | Eof::Acked)
+        self.eof_told
+    }
+
+    /// Another attachment: what was sent and not acked is sent again. How many bytes that is.
+    pub(crate) fn rewind(&mut self) -> u64 {
+        let again = self.sent - self.acked;
+        while let Some(data) = self.in_flight.pop_back() {
+            self.unsent.push_front(data);
+        }
+        self.sent = self.acked;
+        if self.eof == Eof::Sent {
+            self.eof = Eof::Due;
+        }
+        again
+    }
+
+    /// Bytes that were sent on an earlier attachment and will be sent again on this one.
+    pub(crate) fn resent(&self) -> u64 {
+        self.sent_max.saturating_sub(self.sent)
+    }
+
+    /// Another attachment: the other side sets its limit anew, lower or higher.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
     }
 
     /// The other side holds everything, the end included.
@@ -162,6 +192,7 @@ impl Replay {
         }
         let offset = self.sent;
         self.sent += data.len() as u64;
+        self.sent_max = self.sent_max.max(self.sent);
         if self.unconfirmed {
             self.acked = self.sent;
             self.recharge();
@@ -180,13 +211,18 @@ impl Replay {
         let bytes = if ack == complete && self.is_told() {
             self.eof = Eof::Acked;
             self.end
-        } else if ack > self.sent {
+        } else if ack > self.sent_max {
             return Err(Reason::ProtocolError);
         } else {
             ack
         };
         while self.acked < bytes {
-            let Some(front) = self.in_flight.front_mut() else {
+            // Behind a rewind, what is acked may wait to be sent again.
+            let queue = match self.in_flight.is_empty() {
+                true => &mut self.unsent,
+                false => &mut self.in_flight,
+            };
+            let Some(front) = queue.front_mut() else {
                 break;
             };
             let step = front
@@ -194,11 +230,12 @@ impl Replay {
                 .min(usize::try_from(bytes - self.acked).unwrap_or(usize::MAX));
             self.acked += step as u64;
             if step == front.len() {
-                self.in_flight.pop_front();
+                queue.pop_front();
             } else {
                 let _ = front.split_to(step);
             }
         }
+        self.sent = self.sent.max(self.acked);
         if self.in_flight.is_empty() && self.in_flight.capacity() > 64 {
             self.in_flight = VecDeque::new();
         }
@@ -217,6 +254,7 @@ impl Replay {
         self.unsent = VecDeque::new();
         self.acked = self.end;
         self.sent = self.end;
+        self.sent_max = self.end;
         self.charge.set(0);
     }
 
@@ -231,10 +269,11 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::{Budget, Buffer};
 
     fn replay() -> Replay {
-        let charge = Charge::admit(&Budget::new(1 << 20), EARLY_BYTES).expect("room");
+        let charge =
+            Charge::admit(&Budget::new(1 << 20), Buffer::Replay, EARLY_BYTES).expect("room");
         Replay::new(charge, 1 << 16)
     }
 
@@ -291,13 +330,34 @@ mod tests {
     #[test]
     fn the_budget_holds_back_growth_but_not_the_first_bytes() {
         let budget = Budget::new(10_000);
-        let mut replay = Replay::new(Charge::admit(&budget, EARLY_BYTES).expect("room"), 1 << 16);
-        let other = Charge::admit(&budget, 10_000 - EARLY_BYTES).expect("room");
+        let mut replay = Replay::new(
+            Charge::admit(&budget, Buffer::Replay, EARLY_BYTES).expect("room"),
+            1 << 16,
+        );
+        let other = Charge::admit(&budget, Buffer::Receive, 10_000 - EARLY_BYTES).expect("room");
         replay.raise_limit(1 << 20);
         assert_eq!(replay.room(), EARLY_BYTES);
         replay.push(Bytes::from(alloc::vec![0; EARLY_BYTES as usize]));
         assert!(replay.wants_budget());
         drop(other);
         assert_eq!(replay.room(), 10_000 - EARLY_BYTES);
+    }
+
+    #[test]
+    fn what_was_not_acked_is_sent_again_and_what_was_is_not() {
+        let mut replay = replay();
+        replay.push(Bytes::from_static(b"hello world"));
+        replay.push_eof();
+        let _ = replay.next(5);
+        let _ = replay.next(100);
+        replay.eof_sent();
+        replay.ack(3).expect("sent");
+        assert_eq!(replay.rewind(), 8);
+        replay.ack(7).expect("it was sent once");
+        assert_eq!(replay.next(100), Some((7, Bytes::from_static(b"orld"))));
+        assert!(replay.eof_due());
+        replay.rewind();
+        replay.ack(12).expect("the end was sent once");
+        assert!(replay.is_complete() && replay.is_drained());
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto_core::auth::Tokens;
+use proto_core::budget::Buffer;
 use proto_core::cloud::Admission;
 use proto_core::connect::{ConnectRequest, Reply};
 use proto_core::hub::{LinkUp, OpenRequest};
@@ -194,7 +195,9 @@ impl Replica {
                 self.metrics.stream_entered("open");
             }
             Event::StreamEnded(record) => {
-                self.metrics.stream_left(if record.connected_at.is_some() {
+                self.metrics.stream_left(if record.detached {
+                    "detached"
+                } else if record.connected_at.is_some() {
                     "open"
                 } else {
                     "dialing"
@@ -203,6 +206,8 @@ impl Replica {
             }
             Event::ConnectFailed { .. }
             | Event::Dialed { .. }
+            | Event::Detached { .. }
+            | Event::Resumed { .. }
             | Event::Refused(_)
             | Event::Ignored(_)
             | Event::RoundTrip { .. } => {}
@@ -211,7 +216,10 @@ impl Replica {
 
     /// What is measured only when somebody looks.
     pub(super) fn refresh_metrics(&self) {
-        self.metrics.buffered("reserved", self.budget.used());
+        self.metrics.buffered(
+            self.budget.used_for(Buffer::Replay),
+            self.budget.used_for(Buffer::Receive),
+        );
     }
 
     /// Takes over a new tokens file, whenever there is one: nodes that it doesn't name any more lose their links.

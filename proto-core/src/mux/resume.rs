@@ -1,0 +1,156 @@
+//! Streams that outlive their links: detached, asked for again, resumed (PROTOCOL.md, "Attachment").
+
+use super::{Item, Mux};
+use crate::link::schedule::Place;
+use crate::name::Topic;
+use crate::output::{Event, LinkId, Output, StreamId};
+use crate::proto::StreamMsg;
+use crate::reason::Reason;
+use crate::stream::Resumption;
+use crate::stream::key::Key;
+use crate::time::Instant;
+use crate::wire::Kind;
+
+impl Mux {
+    /// The stream's way is gone: it waits for another if it can, else it ends with `reason`.
+    pub(super) fn detach(&mut self, id: StreamId, reason: Reason, now: Instant) {
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(link_id) = entry.link.take()
+            && let Some(link) = self.links.get_mut(&link_id)
+        {
+            link.streams.remove(&id);
+            if link.full.remove(&id) && link.full.is_empty() {
+                self.items
+                    .push_back(Item::Output(Output::LinkReadable(link_id)));
+            }
+        }
+        entry.place = Place::default();
+        match entry.stream.is_resumable(&self.config.streams) {
+            true => entry.stream.detach(now),
+            false => entry.stream.cut(reason),
+        }
+        self.settle(id, now);
+    }
+
+    /// Opener: moves the streams of a link that has a successor.
+    pub(crate) fn detach_all(&mut self, link: LinkId, now: Instant) {
+        let streams: alloc::vec::Vec<StreamId> = self
+            .links
+            .get(&link)
+            .map(|link| link.streams.iter().copied().collect())
+            .unwrap_or_default();
+        for id in streams {
+            if self
+                .stream(id)
+                .is_some_and(|stream| stream.is_resumable(&self.config.streams))
+            {
+                self.detach(id, Reason::NodeOffline, now);
+            }
+        }
+    }
+
+    /// Opener: streams without a way that want one.
+    pub(crate) fn wanting(&self) -> impl Iterator<Item = StreamId> {
+        self.streams
+            .iter()
+            .filter(|(_, entry)| entry.stream.wants_way())
+            .map(|(id, _)| *id)
+    }
+
+    /// Opener: another process has taken the place of the one that holds the other end.
+    pub(crate) fn orphan(&mut self, id: StreamId, now: Instant) {
+        if let Some(entry) = self.streams.get_mut(&id)
+            && entry.stream.orphan(now)
+        {
+            self.settle(id, now);
+        }
+    }
+
+    /// Opener: the acceptor goes on.
+    pub(super) fn resumed(&mut self, id: StreamId, resumption: Resumption, now: Instant) {
+        let was_detached = self
+            .streams
+            .get_mut(&id)
+            .is_some_and(|entry| core::mem::take(&mut entry.detached_told));
+        self.event(Event::Resumed {
+            id,
+            stalled: resumption.stalled,
+            replayed: resumption.replayed,
+            was_detached,
+        });
+        self.settle(id, now);
+    }
+
+    /// Acceptor: `connecting` or `resume` of a stream that is here. It is believed if it proves that it comes from the
+    /// stream's opener and is newer than what was believed before; else nothing changes.
+    pub(super) fn handle_again(
+        &mut self,
+        link_id: LinkId,
+        id: StreamId,
+        kind: Kind,
+        msg: &StreamMsg,
+        now: Instant,
+    ) {
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let stream = &mut entry.stream;
+        let proved = match kind {
+            Kind::Connecting => Key::from_wire(&msg.key).is_some_and(|key| stream.key().is(&key)),
+            _ => {
+                stream.identity.addr == msg.addr
+                    && stream.connected_at.is_some()
+                    && stream
+                        .key()
+                        .is_proved(&msg.key, kind, &msg.topic, msg.epoch)
+            }
+        };
+        if !proved || msg.epoch <= stream.epoch() || stream.ended().is_some() {
+            return self.refuse(link_id, kind, msg, Reason::UnknownStream);
+        }
+        if let Some(old) = entry.link.replace(link_id)
+            && let Some(old) = self.links.get_mut(&old)
+        {
+            old.streams.remove(&id);
+        }
+        entry.place = Place::default();
+        if let Some(link) = self.links.get_mut(&link_id) {
+            link.streams.insert(id);
+        }
+        let result = match kind {
+            Kind::Connecting => Ok(stream.connect_again(msg)),
+            _ => stream.resume(msg, now),
+        };
+        match result {
+            Ok(resumption) => self.resumed(id, resumption, now),
+            Err(reason) => {
+                self.event(Event::Refused(reason));
+                self.fail(id, reason, now);
+            }
+        }
+    }
+
+    /// Acceptor: `connecting` or `resume` of a stream that isn't here any more.
+    pub(super) fn handle_late(&mut self, link: LinkId, topic: &Topic, kind: Kind, msg: &StreamMsg) {
+        match self
+            .last_words
+            .find(topic)
+            .and_then(|word| word.answer(kind, msg))
+        {
+            Some(answer) => self.push_answer(link, answer),
+            None => self.refuse(link, kind, msg, Reason::UnknownStream),
+        }
+    }
+
+    fn push_answer(&mut self, link: LinkId, answer: StreamMsg) {
+        let queued = self
+            .links
+            .get_mut(&link)
+            .is_some_and(|link| link.answer(answer));
+        if !queued {
+            self.event(Event::Ignored("answers over the limit"));
+        }
+    }
+}
