@@ -1,1 +1,24 @@
-//! Deterministic simulations of a whole fleet.
+//! Deterministic simulations of a whole fleet: the machines that ship, in one thread, on a virtual clock, with seeded faults and
+//! oracles. docs/simulations.md says how to run and read them.
+
+mod draw;
+mod faults;
+mod fleet;
+mod flow;
+mod host;
+mod net;
+mod oracle;
+mod pattern;
+mod replica;
+mod rogue;
+mod runner;
+mod setup;
+mod sniff;
+mod tell;
+mod trace;
+mod wire;
+mod world;
+
+pub use net::Failure;
+pub use runner::{Batch, Outcome, minimise, report, run, run_batch};
+pub use trace::{Coverage, REQUIRED};

@@ -93,6 +93,8 @@ impl FakeCloud {
             Server::builder()
                 .tls_config(tls)
                 .unwrap()
+                // Room for a flood of small messages: hyper's own limit on unread small frames is a share of it.
+                .initial_connection_window_size(Some(64 << 20))
                 .http2_keepalive_interval(Some(Duration::from_secs(5)))
                 .http2_keepalive_timeout(Some(Duration::from_secs(1)))
                 .add_service(StreamServer::new(service).max_decoding_message_size(16 << 20))

@@ -182,7 +182,7 @@ impl World {
             .set("users.file", text(&self.path("users.toml")))
             .set("limits.node_wait", "300ms")
             .set("admin.listen", "127.0.0.1:0")
-            .set("log.level", "debug")
+            .set("log.level", "debug,h2=info")
             .set("log.audit", text(&self.path("cloud-audit.jsonl")))
     }
 
@@ -199,7 +199,7 @@ impl World {
             .set("cloud.ca", text(&self.pki.ca()))
             .set("targets.map.22", target)
             .set("admin.listen", "127.0.0.1:0")
-            .set("log.level", "debug")
+            .set("log.level", "debug,h2=info")
             .set(
                 "log.audit",
                 text(&self.path(&format!("{node}-audit.jsonl"))),

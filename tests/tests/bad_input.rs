@@ -331,11 +331,12 @@ fn a_message_over_the_limit_ends_its_link_only() {
 
 #[test]
 fn what_an_edge_may_not_send_ends_its_link_only() {
-    for kind in ["connecting", "resume", "here"] {
+    for (kind, category) in [("connecting", "ssh"), ("resume", "ssh"), ("here", "stream")] {
         let bad = Links::start();
         bad.edge.wire.send(StreamMsg {
             addr: "127.0.0.1:22".into(),
             topic: "t".into(),
+            category: category.into(),
             ..bad.message(kind)
         });
         let status = bad.edge.wire.end(secs(10)).expect("an error");
@@ -595,7 +596,6 @@ fn an_edge_keeps_to_its_allow_list_whatever_the_cloud_says() {
         "localhost:1".into(),
         "x".into(),
         String::new(),
-        format!("{}:22", "a".repeat(300)),
     ]
     .into_iter()
     .enumerate()
@@ -628,6 +628,33 @@ fn an_edge_keeps_to_its_allow_list_whatever_the_cloud_says() {
     });
     assert_eq!(answer.r#type, "connected", "{answer:?}");
     assert!(edge.metrics().sum("refused_total", &[]) > 0.0);
+}
+
+#[test]
+fn an_address_over_the_limit_fails_its_stream_only() {
+    let world = World::new();
+    let echo = Target::echo();
+    let cloud = FakeCloud::start(&world, CloudOptions::version_1());
+    let _edge = world.edge_with(
+        "node-A",
+        world.edge_settings("node-A", &cloud.grpc, &echo.address()),
+    );
+    let mut link = cloud.link(secs(5));
+    let addr = format!("{}:22", "a".repeat(300));
+    link.send(StreamMsg {
+        addr,
+        ..connecting("long")
+    });
+    link.send(connecting("good"));
+    let mut answers = HashMap::new();
+    while answers.len() < 2 {
+        let answer = link
+            .wire
+            .expect("an answer", |m| m.r#type.starts_with("connect"));
+        answers.insert(answer.topic.clone(), answer.r#type);
+    }
+    assert_eq!(answers["long"], "connect-failed");
+    assert_eq!(answers["good"], "connected");
 }
 
 /// A cloud with version-1 links of node-A and node-B that a test plays.

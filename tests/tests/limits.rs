@@ -428,7 +428,7 @@ fn of_two_edges_with_one_name_the_newest_has_it() {
     let mut first = world.edge(&cloud, "node-A", &one.address());
     assert_eq!(who(&cloud), "one");
     let settings = world.edge_settings("node-A", &cloud.grpc, &two.address());
-    let mut second = world.edge_with("node-A", settings);
+    let mut second = world.edge_with("the-second-node-A", settings);
     second.process.wait_status("link", "up", secs(5));
     first.process.wait_status("link", "down", secs(5));
     assert_eq!(who(&cloud), "two");

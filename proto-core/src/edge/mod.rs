@@ -221,7 +221,9 @@ impl Edge {
 
     /// A stream asks for an address: it is dialed if that is allowed.
     fn asked(&mut self, id: StreamId) {
-        let Some(stream) = self.mux.stream(id) else {
+        // One that has ended before this was polled has told its driver so already: there is nobody to dial for.
+        let stream = self.mux.stream(id);
+        let Some(stream) = stream.filter(|stream| stream.ended().is_none()) else {
             return;
         };
         let now = stream.opened_at;

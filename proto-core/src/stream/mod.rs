@@ -263,6 +263,7 @@ impl Stream {
     }
 
     pub(crate) fn content(&mut self, offset: u64, data: Bytes, now: Instant) -> Result<(), Reason> {
+        self.after_answer()?;
         self.moved_at = now;
         self.hear_opener();
         let offset = match self.dialect {
@@ -284,8 +285,17 @@ impl Stream {
     }
 
     pub(crate) fn peer_ended(&mut self, offset: u64, now: Instant) -> Result<(), Reason> {
+        self.after_answer()?;
         self.moved_at = now;
         self.receive.end_at(offset, now)
+    }
+
+    /// An edge that speaks before its `connected` would write the CONNECT's reply itself.
+    fn after_answer(&self) -> Result<(), Reason> {
+        match (self.role, self.phase) {
+            (Role::Opener, Phase::Opening) => Err(Reason::ProtocolError),
+            _ => Ok(()),
+        }
     }
 
     /// `closed` came: both directions end. In base, and with `done`, what came before it is still delivered.

@@ -1,0 +1,89 @@
+//! Searches seeds, or replays one: `simulations --seed N | --seeds A..B | --minutes M [--fault LIST]`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use simulations::{Batch, minimise, report, run, run_batch};
+
+const USAGE: &str = "\
+simulations --seed N [--fault LIST]   replay one seed, with these faults of its plan (\"0,3\", \"none\")
+simulations --seeds A..B              run a range
+simulations --minutes M [--from N]    search fresh seeds for so long";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let number = |name: &str| value(name)?.parse::<u64>().ok();
+    if let Some(seed) = number("--seed") {
+        return replay(seed, value("--fault").as_deref());
+    }
+    let range = value("--seeds").and_then(|text| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse::<u64>().ok()?..to.parse::<u64>().ok()?)
+    });
+    let began = Instant::now();
+    let batch = match (
+        range,
+        value("--minutes").and_then(|text| text.parse::<f64>().ok()),
+    ) {
+        (Some(seeds), _) => run_batch(seeds, || false),
+        (None, Some(minutes)) => {
+            let limit = Duration::from_secs_f64(minutes * 60.0);
+            let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let fresh = clock.map_or(0, |time| time.as_nanos() as u64) >> 16;
+            let from = number("--from").unwrap_or(fresh);
+            run_batch(from.., || began.elapsed() >= limit)
+        }
+        (None, None) => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    finish(batch, began.elapsed())
+}
+
+fn replay(seed: u64, faults: Option<&str>) -> ExitCode {
+    let list = faults.map(|list| {
+        let numbers = list.split(',').filter_map(|number| number.parse().ok());
+        numbers.collect::<Vec<usize>>()
+    });
+    let outcome = run(seed, list.as_deref());
+    println!(
+        "seed {seed}: {} events, trace {:016x}",
+        outcome.events, outcome.hash
+    );
+    let keep: Vec<usize> = (0..outcome.faults.len()).collect();
+    if outcome.failure.is_none() {
+        return ExitCode::SUCCESS;
+    }
+    let keep = list.unwrap_or(keep);
+    print!("{}", report(seed, &keep, &outcome));
+    ExitCode::FAILURE
+}
+
+fn finish(batch: Batch, took: Duration) -> ExitCode {
+    let rate = batch.runs as f64 / took.as_secs_f64();
+    println!(
+        "{} runs, {} events, {:.1} s, {rate:.0} runs a second",
+        batch.runs,
+        batch.events,
+        took.as_secs_f64()
+    );
+    if let Some((seed, outcome)) = batch.failed {
+        let (keep, smallest) = minimise(seed, outcome);
+        print!("{}", report(seed, &keep, &smallest));
+        return ExitCode::FAILURE;
+    }
+    for (what, count) in batch.coverage.rows() {
+        println!("{count:>10}  {what}");
+    }
+    let missing = batch.coverage.missing();
+    if batch.runs >= 1000 && !missing.is_empty() {
+        println!("never: {missing:?}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,240 @@
+//! The ground that all processes stand on: the virtual clock, the heap of events, wires, sockets, and what was observed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use proto_core::output::{AttemptId, LinkLoss};
+use proto_core::reason::Reason;
+use proto_core::{Instant, LinkId, StreamId};
+
+use crate::draw::Draw;
+use crate::flow::Flow;
+use crate::sniff::Sniffer;
+use crate::trace::{Coverage, Trace};
+use crate::wire::Wire;
+
+/// World time, since the run's start.
+pub(crate) type Nanos = u64;
+pub(crate) const US: Nanos = 1_000;
+pub(crate) const MS: Nanos = 1_000_000;
+pub(crate) const SEC: Nanos = 1_000_000_000;
+/// Later than anything.
+pub(crate) const NEVER: Nanos = u64::MAX;
+
+pub(crate) type HostId = usize;
+pub(crate) type WireId = usize;
+pub(crate) type FlowId = usize;
+pub(crate) type ProcId = usize;
+
+/// The replica's process; edges' come behind it.
+pub(crate) const CLOUD: ProcId = 0;
+/// Events at one time before it counts as a busy loop.
+const EVENTS_AT_ONCE_MAX: u32 = 1_000;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// A driver looks at what is ready.
+    Wake(HostId),
+    /// A driver's timer rings.
+    Timer(HostId, Nanos),
+    /// The first message of a wire's direction arrives.
+    Deliver(WireId, usize),
+    /// A transport may have room again.
+    Room(HostId, LinkId),
+    /// A socket has something for its driver.
+    Socket(HostId, StreamId),
+    /// A client or target acts.
+    App(FlowId, usize),
+    /// A client's connection, and the pieces of its header.
+    Front(FlowId, usize),
+    FrontTimeout(FlowId),
+    Dialed(HostId, StreamId, FlowId, Option<Reason>),
+    Attempt(HostId, AttemptId),
+    AttemptFailed(HostId, AttemptId, LinkLoss),
+    /// A driver learns that its link is gone.
+    Loss(HostId, LinkId, LinkLoss),
+    Fault(usize),
+    FaultEnd(usize),
+    Restart(usize),
+    Rogue(WireId),
+    Tick,
+    Heal,
+    Proof,
+    Finish,
+    ShutDown,
+    End,
+}
+
+struct Timed(Nanos, u64, Event);
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Timed) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Timed {}
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Timed) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timed {
+    fn cmp(&self, other: &Timed) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// A process as the machine that it runs on treats it.
+#[derive(Debug, Default)]
+pub(crate) struct Proc {
+    pub(crate) paused_until: Nanos,
+    /// Its clock is this far ahead of the world's.
+    pub(crate) offset: Nanos,
+}
+
+/// What an oracle has to know of a node.
+#[derive(Debug, Default)]
+pub(crate) struct NodeState {
+    /// Its links may be lost until then without anybody's fault.
+    pub(crate) link_excused_until: Nanos,
+    /// Its streams may fail until then.
+    pub(crate) excused_until: Nanos,
+    /// When something was wrong last.
+    pub(crate) disturbed_at: Nanos,
+    pub(crate) rogue: bool,
+}
+
+/// An oracle's finding.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which oracle.
+    pub oracle: &'static str,
+    /// What it saw.
+    pub detail: String,
+    /// When.
+    pub at: u64,
+}
+
+/// What the world has to act on after a driver has run.
+#[derive(Debug)]
+pub(crate) enum Note {
+    LinkUp(usize),
+    LinkDown(usize),
+    StreamEnded,
+}
+
+/// See the module.
+pub(crate) struct Net {
+    pub(crate) now: Nanos,
+    heap: BinaryHeap<Reverse<Timed>>,
+    tie: u64,
+    at_once: u32,
+    pub(crate) procs: Vec<Proc>,
+    pub(crate) nodes: Vec<NodeState>,
+    pub(crate) wires: Vec<Wire>,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) notes: Vec<Note>,
+    pub(crate) finishing: bool,
+    pub(crate) shut_down: bool,
+    /// Limits are so low that any stream may be refused.
+    pub(crate) tight: bool,
+    pub(crate) window_bytes_max: u64,
+    pub(crate) dice: Draw,
+    pub(crate) trace: Trace,
+    pub(crate) cover: Coverage,
+    pub(crate) sniff: Sniffer,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Net {
+    pub(crate) fn new(dice: Draw) -> Net {
+        Net {
+            now: 0,
+            heap: BinaryHeap::new(),
+            tie: 0,
+            at_once: 0,
+            procs: vec![Proc::default()],
+            nodes: Vec::new(),
+            wires: Vec::new(),
+            flows: Vec::new(),
+            notes: Vec::new(),
+            finishing: false,
+            shut_down: false,
+            tight: false,
+            window_bytes_max: 0,
+            dice,
+            trace: Trace::default(),
+            cover: Coverage::default(),
+            sniff: Sniffer::default(),
+            failure: None,
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at: Nanos, event: Event) {
+        self.tie += 1;
+        self.heap
+            .push(Reverse(Timed(at.max(self.now), self.tie, event)));
+    }
+
+    pub(crate) fn after(&mut self, delay: Nanos, event: Event) {
+        self.schedule(self.now.saturating_add(delay), event);
+    }
+
+    /// The next event; time moves to it.
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        let Reverse(Timed(at, _, event)) = self.heap.pop()?;
+        if at > self.now {
+            self.now = at;
+            self.at_once = 0;
+        }
+        self.at_once += 1;
+        if self.at_once > EVENTS_AT_ONCE_MAX {
+            self.fail("busy loop", || {
+                format!("{EVENTS_AT_ONCE_MAX} events without time moving")
+            });
+        }
+        self.trace.event(self.now, event);
+        Some(event)
+    }
+
+    /// What a process's own clock says.
+    pub(crate) fn clock(&self, proc: ProcId) -> Instant {
+        Instant::from_nanos(self.now + self.procs[proc].offset)
+    }
+
+    /// When a process's own clock will say `at`.
+    pub(crate) fn when(&self, proc: ProcId, at: Instant) -> Nanos {
+        at.as_nanos().saturating_sub(self.procs[proc].offset)
+    }
+
+    /// Keeps the first finding.
+    pub(crate) fn fail(&mut self, oracle: &'static str, detail: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(Failure {
+                oracle,
+                detail: detail(),
+                at: self.now,
+            });
+        }
+    }
+
+    /// Something is wrong with a node's way to the cloud (`link`: so wrong that links may die of it) until `until`.
+    pub(crate) fn disturb(&mut self, node: usize, until: Nanos, link: bool, why: &'static str) {
+        let state = &mut self.nodes[node];
+        state.disturbed_at = state.disturbed_at.max(until);
+        state.excused_until = state.excused_until.max(until);
+        if link {
+            state.link_excused_until = state.link_excused_until.max(until);
+        }
+        for flow in self.flows.iter_mut().filter(|flow| flow.node == node) {
+            if flow.is_live() {
+                flow.excuse.get_or_insert(why);
+            }
+        }
+    }
+}
+
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(NEVER)
+}

@@ -1,0 +1,227 @@
+//! What a run is made of, drawn from its seed: nodes, limits, lines, drivers' habits, flows.
+
+use std::time::Duration;
+
+use proto_core::Config;
+use proto_core::edge::{DialectChoice, Reconnect};
+use proto_core::reason::Reason;
+
+use crate::draw::{Concern, Draw};
+use crate::flow::{AppPlan, Ask, Dial, Fin, FlowPlan, Read};
+use crate::host::Habits;
+use crate::net::{MS, NEVER, Nanos, SEC};
+use crate::wire::Shape;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) reconnect: Reconnect,
+    pub(crate) tight: bool,
+    pub(crate) cloud_bytes_max: u64,
+    pub(crate) edge_bytes_max: u64,
+    pub(crate) nodes: Vec<NodePlan>,
+    pub(crate) cloud_habits: Habits,
+    pub(crate) flows: Vec<FlowPlan>,
+    pub(crate) heal_at: Nanos,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodePlan {
+    pub(crate) dialect: DialectChoice,
+    pub(crate) shape: Shape,
+    pub(crate) habits: Habits,
+}
+
+/// Faults of drivers that are in this run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DriverFaults {
+    pub(crate) lag: bool,
+    pub(crate) timeouts: bool,
+    pub(crate) room: bool,
+    pub(crate) bytes: bool,
+    pub(crate) late_loss: bool,
+}
+
+impl Setup {
+    pub(crate) fn draw(seed: u64, drivers: DriverFaults) -> Setup {
+        let draw = &mut Draw::new(seed, Concern::Setup);
+        let tight = draw.one_in(4);
+        let mut config = Config::default();
+        let streams = &mut config.streams;
+        streams.window_bytes_min = draw.log_range(4096, 65_536);
+        streams.window_bytes_max = streams.window_bytes_min * draw.log_range(1, 32);
+        streams.base_buffer_bytes_max = draw.log_range(8_192, 262_144);
+        streams.grace = Duration::from_secs(draw.range(10, 300));
+        config.links.content_bytes_max = draw.log_range(1024, 65_536) as usize;
+        if tight {
+            config.links.pending_per_node_max = draw.range(1, 8) as usize;
+            config.links.streams_per_link_max = draw.range(1, 16) as usize;
+        }
+        let reconnect = Reconnect {
+            min: Duration::from_millis(draw.log_range(10, 500)),
+            max: Duration::from_millis(draw.log_range(1_000, 10_000)),
+            reset_after: Duration::from_secs(draw.range(1, 10)),
+        };
+        let (low, high) = if tight {
+            (64 << 10, 1 << 20)
+        } else {
+            (16 << 20, 64 << 20)
+        };
+        let (cloud_bytes_max, edge_bytes_max) =
+            (draw.log_range(low * 4, high * 4), draw.log_range(low, high));
+        let habits = &mut Draw::new(seed, Concern::Habits);
+        let nodes = (0..draw.range(1, 4))
+            .map(|_| NodePlan::draw(draw, habits, drivers))
+            .collect();
+        let heal_at = draw.time(5 * SEC, 30 * SEC);
+        let mut setup = Setup {
+            config,
+            reconnect,
+            tight,
+            cloud_bytes_max,
+            edge_bytes_max,
+            nodes,
+            cloud_habits: draw_habits(habits, drivers),
+            flows: Vec::new(),
+            heal_at,
+        };
+        setup.draw_flows(seed);
+        setup
+    }
+
+    fn draw_flows(&mut self, seed: u64) {
+        let draw = &mut Draw::new(seed, Concern::Flows);
+        let count = draw.log_range(1, 40);
+        let bytes_max = draw.log_range(1_000, 400_000);
+        for _ in 0..count {
+            let node = draw.index(self.nodes.len());
+            let at = draw.time(0, self.heal_at * 9 / 10);
+            let mut plan = draw_flow(draw, node, at, bytes_max);
+            let habits = [&self.cloud_habits, &self.nodes[node].habits];
+            let slow = habits
+                .iter()
+                .any(|habits| habits.read_bytes_max < 100 || habits.write_bytes_max < 100);
+            for app in &mut plan.apps {
+                // Byte by byte is for short streams.
+                app.send = if slow { app.send.min(1_000) } else { app.send };
+            }
+            plan.early = plan.early.min(plan.apps[0].send);
+            self.flows.push(plan);
+        }
+    }
+}
+
+impl NodePlan {
+    pub(crate) fn draw(draw: &mut Draw, habits: &mut Draw, drivers: DriverFaults) -> NodePlan {
+        let latency = draw.log_range(MS / 10, 200 * MS);
+        // A transport that takes little at a time over a long line is a slow line, which is a fault.
+        let room = match latency < 5 * MS {
+            true => draw.pick(&[1, 2, 8, 64]),
+            false => draw.pick(&[16, 64]),
+        };
+        NodePlan {
+            dialect: draw.pick(&[
+                DialectChoice::Auto,
+                DialectChoice::V1,
+                DialectChoice::V1,
+                DialectChoice::Base,
+            ]),
+            shape: Shape {
+                latency,
+                bytes_per_second: draw.log_range(4 << 20, 1 << 30),
+                room,
+            },
+            habits: draw_habits(habits, drivers),
+        }
+    }
+}
+
+fn draw_habits(draw: &mut Draw, faults: DriverFaults) -> Habits {
+    let mut habits = Habits::default();
+    if faults.lag && draw.one_in(2) {
+        habits.lag = draw.log_range(10_000, 20 * MS);
+    }
+    if faults.timeouts {
+        habits.timeouts_twice = draw.one_in(2);
+        habits.timeouts_early = draw.one_in(2);
+    }
+    if faults.room && draw.one_in(2) {
+        habits.room = 1;
+        habits.no_room = draw.pick(&[0, 30 * MS, 80 * MS]);
+    }
+    if faults.bytes && draw.one_in(2) {
+        habits.read_bytes_max = draw.pick(&[1, 7, 1000]);
+        habits.write_bytes_max = draw.pick(&[1, 7, 1000]);
+    }
+    if faults.late_loss && draw.one_in(2) {
+        habits.loss_lag = draw.log_range(MS, 3 * SEC);
+    }
+    habits
+}
+
+fn draw_app(draw: &mut Draw, bytes_max: u64) -> AppPlan {
+    AppPlan {
+        send: if draw.one_in(5) {
+            0
+        } else {
+            draw.log_range(1, bytes_max)
+        },
+        chunk: if draw.one_in(2) {
+            NEVER
+        } else {
+            draw.log_range(100, 50_000)
+        },
+        gap: draw.log_range(MS / 10, 50 * MS),
+        fin: draw.pick(&[Fin::AfterSend, Fin::AfterSend, Fin::AfterPeer]),
+        read: match draw.below(8) {
+            0 => Read::Never,
+            1 => Read::Slow(draw.log_range(100, 10_000)),
+            _ => Read::Fast,
+        },
+        reset_at: draw.one_in(10).then(|| draw.log_range(1, bytes_max)),
+        echo: false,
+    }
+}
+
+fn draw_flow(draw: &mut Draw, node: usize, at: Nanos, bytes_max: u64) -> FlowPlan {
+    let client = draw_app(draw, bytes_max);
+    let target = AppPlan {
+        echo: draw.one_in(3),
+        ..draw_app(draw, bytes_max)
+    };
+    FlowPlan {
+        node,
+        at,
+        ask: match draw.below(40) {
+            0 => Ask::Unfinished,
+            1 => Ask::UnknownNode,
+            2 => Ask::ForbiddenPort,
+            3 => Ask::Leaves(draw.log_range(MS, 5 * SEC)),
+            _ => Ask::Properly,
+        },
+        pieces: draw.pick(&[1, 1, 2, 5]),
+        early: if draw.one_in(2) {
+            0
+        } else {
+            draw.log_range(1, 7_000)
+        },
+        dial: match draw.below(16) {
+            0 => Dial::Fails(Reason::Refused),
+            1 => Dial::Fails(Reason::Unreachable),
+            2 => Dial::Fails(Reason::NameNotFound),
+            3 => Dial::Swallowed,
+            _ => Dial::Connects(draw.log_range(MS / 10, 500 * MS)),
+        },
+        apps: [client, target],
+    }
+}
+
+/// What answers behind an edge whose cloud is a rogue.
+pub(crate) fn stray_plan(node: usize, draw: &mut Draw) -> FlowPlan {
+    FlowPlan {
+        dial: Dial::Connects(MS),
+        ask: Ask::Properly,
+        ..draw_flow(draw, node, 0, 100_000)
+    }
+}

@@ -1,0 +1,119 @@
+//! What a run leaves behind: a hash of everything that happened, its last events, and how often the rare things came about.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::net::{Event, Nanos};
+
+const EVENTS_KEPT: usize = 60;
+
+/// A run's events.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    hash: u64,
+    count: u64,
+    last: VecDeque<(Nanos, Event)>,
+}
+
+impl Trace {
+    pub(crate) fn event(&mut self, now: Nanos, event: Event) {
+        self.count += 1;
+        if self.last.len() == EVENTS_KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back((now, event));
+        self.mix(now);
+    }
+
+    /// Mixes a number into the hash.
+    pub(crate) fn mix(&mut self, value: u64) {
+        self.hash = (self.hash ^ value)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn last(&self) -> Vec<String> {
+        let line = |(at, event): &(Nanos, Event)| format!("{:>12.6} s  {event:?}", seconds(*at));
+        self.last.iter().map(line).collect()
+    }
+}
+
+pub(crate) fn seconds(at: Nanos) -> f64 {
+    at as f64 / 1e9
+}
+
+/// How often what came about. A situation of [`REQUIRED`] that never does in a batch fails the batch.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    pub(crate) fn hit(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Coverage) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+
+    /// Situations and how often each came about.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(what, count)| (*what, *count))
+    }
+
+    /// Required situations that never came about.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let never = |what: &&'static str| !self.0.contains_key(what);
+        REQUIRED.iter().copied().filter(never).collect()
+    }
+}
+
+/// What every batch has to have seen.
+pub const REQUIRED: &[&str] = &[
+    "reply 200",
+    "reply 403",
+    "reply 404",
+    "reply 408",
+    "reply 502",
+    "reply 503",
+    "reply 504",
+    "complete, version 1",
+    "complete, base",
+    "early bytes behind the request",
+    "waited for the node's link",
+    "half-closed first by the client",
+    "half-closed first by the target",
+    "window grown",
+    "read held back by credit",
+    "link not read: a base buffer is full",
+    "link silent",
+    "link lost by one side first",
+    "link replaced by a twin",
+    "message by an old link after the new one is up",
+    "loss reported late",
+    "closed with bytes in flight",
+    "edge restarted with streams",
+    "replica restarted with streams",
+    "stream ended: reset",
+    "stream ended: node-offline",
+    "stream ended: flow-control",
+    "stream ended: protocol-error",
+    "stream ended: dial-timeout",
+    "stream ended: over-limit",
+    "dial cancelled",
+    "hub dropped",
+    "paused",
+    "clock jumped",
+    "rogue edge spoke",
+    "rogue cloud spoke",
+    "10,000 connectings",
+    "link refused: faulty peer",
+];

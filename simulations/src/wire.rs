@@ -1,0 +1,243 @@
+//! The network: a wire is one gRPC stream between an edge and the cloud, first in first out in each direction, with latency, bandwidth,
+//! room for so many messages, and an end that is told or not.
+
+use std::collections::VecDeque;
+
+use proto_core::output::LinkLoss;
+use proto_core::proto::StreamMsg;
+use proto_core::{Instance, LinkId};
+
+use crate::net::{Event, HostId, NEVER, Nanos, Net, SEC, WireId};
+
+/// From the edge to the cloud.
+pub(crate) const UP: usize = 0;
+/// From the cloud to the edge.
+pub(crate) const DOWN: usize = 1;
+
+/// What a line is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) latency: Nanos,
+    pub(crate) bytes_per_second: u64,
+    /// Messages on their way before the transport has no more room.
+    pub(crate) room: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Item {
+    Request {
+        version_1: bool,
+        instance: Option<Instance>,
+    },
+    Headers {
+        version_1: bool,
+    },
+    Message(StreamMsg),
+    End(LinkLoss),
+}
+
+/// A wire's end: `sends` is the direction that begins here.
+#[derive(Debug, Default)]
+pub(crate) struct WireEnd {
+    pub(crate) host: Option<HostId>,
+    pub(crate) link: Option<LinkId>,
+    /// Reads nothing more.
+    pub(crate) deaf: bool,
+    /// Sends nothing more.
+    pub(crate) mute: bool,
+    /// The machine here is a script that means harm.
+    pub(crate) rogue: bool,
+}
+
+#[derive(Debug, Default)]
+struct Pipe {
+    queue: VecDeque<(Nanos, Item)>,
+    busy_until: Nanos,
+    held_until: Nanos,
+    scheduled: bool,
+    /// The receiver doesn't want messages.
+    blocked: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) node: usize,
+    pub(crate) base: bool,
+    shape: Shape,
+    /// Whose direction begins where: the edge's end is `UP`, the cloud's `DOWN`.
+    pub(crate) ends: [WireEnd; 2],
+    pipes: [Pipe; 2],
+}
+
+impl Wire {
+    pub(crate) fn new(node: usize, base: bool, shape: Shape) -> Wire {
+        Wire {
+            node,
+            base,
+            shape,
+            ends: Default::default(),
+            pipes: Default::default(),
+        }
+    }
+
+    /// How many messages the transport takes now.
+    pub(crate) fn room(&self, direction: usize) -> usize {
+        if self.ends[direction].mute {
+            return 0;
+        }
+        self.shape
+            .room
+            .saturating_sub(self.pipes[direction].queue.len())
+    }
+
+    pub(crate) fn in_flight(&self, direction: usize) -> usize {
+        self.pipes[direction].queue.len()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ends
+            .iter()
+            .zip([DOWN, UP])
+            .all(|(end, incoming)| end.deaf || self.pipes[incoming].queue.is_empty() && end.mute)
+    }
+
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let pipe = |direction: usize| {
+            let pipe = &self.pipes[direction];
+            format!(
+                "{} in flight, scheduled {}, blocked {}, held until {}",
+                pipe.queue.len(),
+                pipe.scheduled,
+                pipe.blocked,
+                pipe.held_until
+            )
+        };
+        format!("node {} {:?} up [{}] down [{}] {:?}", self.node, self.shape, pipe(UP), pipe(DOWN), self.ends)
+    }
+
+    pub(crate) fn set_shape(&mut self, shape: Shape) {
+        self.shape = shape;
+    }
+}
+
+impl Net {
+    /// Puts something on a wire. Room is the caller's matter.
+    pub(crate) fn send(&mut self, wire: WireId, direction: usize, item: Item) {
+        let now = self.now;
+        let at = {
+            let wire = &mut self.wires[wire];
+            if wire.ends[direction].mute {
+                return;
+            }
+            let bytes = match &item {
+                Item::Message(msg) => {
+                    100 + msg.data.len() as u64 + msg.topic.len() as u64 + msg.addr.len() as u64
+                }
+                Item::Request { .. } | Item::Headers { .. } | Item::End(_) => 100,
+            };
+            if matches!(item, Item::End(_)) {
+                wire.ends[direction].mute = true;
+            }
+            let takes = bytes.saturating_mul(SEC) / wire.shape.bytes_per_second.max(1);
+            let latency = wire.shape.latency;
+            let pipe = &mut wire.pipes[direction];
+            pipe.busy_until = pipe.busy_until.max(now) + takes;
+            let last = pipe.queue.back().map_or(0, |(at, _)| *at);
+            let at = (pipe.busy_until + latency).max(last);
+            pipe.queue.push_back((at, item));
+            at
+        };
+        self.trace.mix(at);
+        self.schedule_delivery(wire, direction);
+    }
+
+    fn schedule_delivery(&mut self, wire: WireId, direction: usize) {
+        let pipe = &mut self.wires[wire].pipes[direction];
+        let Some((at, _)) = pipe.queue.front() else {
+            return;
+        };
+        let at = (*at).max(pipe.held_until);
+        if pipe.scheduled || pipe.blocked || at == NEVER {
+            return;
+        }
+        pipe.scheduled = true;
+        self.schedule(at, Event::Deliver(wire, direction));
+    }
+
+    /// What arrives now; the next arrival is scheduled.
+    pub(crate) fn arrival(&mut self, wire: WireId, direction: usize) -> Option<Item> {
+        let now = self.now;
+        let receiver = 1 - direction;
+        let deaf = self.wires[wire].ends[receiver].deaf;
+        let pipe = &mut self.wires[wire].pipes[direction];
+        pipe.scheduled = false;
+        if deaf {
+            pipe.queue.clear();
+            return None;
+        }
+        let due = !pipe.blocked
+            && pipe.held_until <= now
+            && pipe.queue.front().is_some_and(|(at, _)| *at <= now);
+        let item = if due { pipe.queue.pop_front() } else { None };
+        self.schedule_delivery(wire, direction);
+        item.map(|(_, item)| item)
+    }
+
+    /// Puts back what the receiver couldn't take; it says when it can.
+    pub(crate) fn block(&mut self, wire: WireId, direction: usize, item: Item) {
+        let now = self.now;
+        let pipe = &mut self.wires[wire].pipes[direction];
+        pipe.blocked = true;
+        pipe.queue.push_front((now, item));
+    }
+
+    pub(crate) fn unblock(&mut self, wire: WireId, direction: usize) {
+        let pipe = &mut self.wires[wire].pipes[direction];
+        if std::mem::take(&mut pipe.blocked) {
+            self.schedule_delivery(wire, direction);
+        }
+    }
+
+    /// Nothing arrives in a direction until then; it comes in a burst.
+    pub(crate) fn hold(&mut self, wire: WireId, direction: usize, until: Nanos) {
+        let pipe = &mut self.wires[wire].pipes[direction];
+        pipe.held_until = pipe.held_until.max(until);
+    }
+
+    pub(crate) fn release(&mut self, wire: WireId) {
+        for direction in [UP, DOWN] {
+            self.wires[wire].pipes[direction].held_until = 0;
+            self.schedule_delivery(wire, direction);
+        }
+    }
+
+    /// The connection breaks: what is in flight in this direction is lost, and its receiver learns of it after `delay`, if ever.
+    pub(crate) fn cut(&mut self, wire: WireId, direction: usize, delay: Nanos) {
+        if self.wires[wire].in_flight(direction) > 0 {
+            self.cover.hit("closed with bytes in flight");
+        }
+        self.wires[wire].pipes[direction].queue.clear();
+        self.wires[wire].ends[direction].mute = true;
+        let receiver = &self.wires[wire].ends[1 - direction];
+        if let (Some(host), Some(link)) = (receiver.host, receiver.link)
+            && delay != NEVER
+            && !receiver.deaf
+        {
+            self.after(delay, Event::Loss(host, link, LinkLoss::Broken));
+        }
+        self.wires[wire].ends[1 - direction].deaf = true;
+    }
+
+    /// One end leaves: it reads nothing more, and its word of it follows what it has sent.
+    pub(crate) fn leave(&mut self, wire: WireId, direction: usize, why: LinkLoss) {
+        if self.wires[wire].in_flight(direction) > 0 {
+            self.cover.hit("closed with bytes in flight");
+        }
+        self.send(wire, direction, Item::End(why));
+        let end = &mut self.wires[wire].ends[direction];
+        end.deaf = true;
+        end.link = None;
+    }
+}

@@ -1,0 +1,415 @@
+//! A whole fleet in one thread: the machines that ship, their drivers, the network and the apps, one event after the other.
+
+use std::sync::Arc;
+
+use proto_core::{Budget, Config, Edge, NodeHub, WallTime};
+
+use crate::draw::{Concern, Draw};
+use crate::faults::{Fault, Policy};
+use crate::flow::{Ask, CLIENT, FlowPlan};
+use crate::host::Host;
+use crate::net::{CLOUD, Event, FlowId, HostId, MS, NEVER, Net, NodeState, Note, SEC, nanos};
+use crate::replica::{Replica, name};
+use crate::setup::{NodePlan, Setup};
+use crate::wire::{Item, UP};
+
+/// A driver and its machine, until the process or the hub goes.
+pub(crate) enum Slot {
+    Empty,
+    Hub(Box<Host<NodeHub>>),
+    Edge(Box<Host<Edge>>),
+}
+
+/// Runs the same for either kind of host.
+macro_rules! with_host {
+    ($slot:expr, $host:ident => $body:expr) => {
+        match $slot {
+            crate::world::Slot::Empty => {}
+            crate::world::Slot::Hub($host) => $body,
+            crate::world::Slot::Edge($host) => $body,
+        }
+    };
+}
+
+pub(crate) use with_host;
+
+/// An edge process.
+pub(crate) struct EdgeProc {
+    pub(crate) node: usize,
+    pub(crate) proc: usize,
+    pub(crate) host: Option<HostId>,
+    pub(crate) budget: Budget,
+    pub(crate) twin: bool,
+}
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) net: Net,
+    pub(crate) hosts: Vec<Slot>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) setup: Setup,
+    pub(crate) replica: Option<Replica>,
+    pub(crate) edges: Vec<EdgeProc>,
+    pub(crate) policies: Vec<(Policy, u64)>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) rogue: crate::rogue::Rogue,
+    pub(crate) seeds: Draw,
+    pub(crate) proofs: Vec<FlowId>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, keep: Option<&[usize]>) -> World {
+        let mut faults = crate::faults::draw(seed);
+        if let Some(keep) = keep {
+            for (at, fault) in faults.iter_mut().enumerate() {
+                fault.on = keep.contains(&at);
+            }
+        }
+        let mut setup = Setup::draw(seed, crate::faults::of_drivers(&faults));
+        let mut net = Net::new(Draw::new(seed, Concern::Network));
+        net.tight = setup.tight;
+        net.window_bytes_max = setup.config.streams.window_bytes_max;
+        let flows = std::mem::take(&mut setup.flows);
+        let mut world = World {
+            net,
+            hosts: Vec::new(),
+            config: Arc::new(setup.config.clone()),
+            replica: None,
+            edges: Vec::new(),
+            policies: Vec::new(),
+            faults,
+            rogue: crate::rogue::Rogue::new(Draw::new(seed, Concern::Rogue)),
+            seeds: Draw::new(seed, Concern::Seeds),
+            proofs: Vec::new(),
+            setup,
+        };
+        for _ in 0..world.setup.nodes.len() {
+            world.add_node();
+        }
+        world.start_replica();
+        for node in 0..world.setup.nodes.len() {
+            world.add_edge(node, false);
+        }
+        for (at, mut plan) in flows.into_iter().enumerate() {
+            if at % 2 == 0 {
+                // The other half comes when all is well, and has no excuse.
+                plan.at = world.proof_at() + plan.at % (5 * SEC);
+            }
+            world.net.add_flow(plan);
+        }
+        world.schedule_faults();
+        for (at, event) in [
+            (world.setup.heal_at, Event::Heal),
+            (SEC, Event::Tick),
+            (world.proof_at(), Event::Proof),
+            (world.finish_at(), Event::Finish),
+            (world.shut_down_at(), Event::ShutDown),
+            (world.shut_down_at() + 10 * SEC, Event::End),
+        ] {
+            world.net.schedule(at, event);
+        }
+        world
+    }
+
+    pub(crate) fn add_node(&mut self) {
+        self.net.nodes.push(NodeState::default());
+        self.policies.push((Policy::Normal, 0));
+    }
+
+    /// When every link is up again, at the latest: a dead one is noticed, the longest pause, a try that hangs, a round trip.
+    pub(crate) fn proof_at(&self) -> u64 {
+        let longest = nanos(self.setup.reconnect.max);
+        self.setup.heal_at + 15 * SEC + longest * 2 + 5 * SEC
+    }
+
+    /// When apps that never read or never end begin to.
+    pub(crate) fn finish_at(&self) -> u64 {
+        self.proof_at() + 10 * SEC
+    }
+
+    /// When every stream is over, at the latest: the base dialect's half-closed streams take longest.
+    pub(crate) fn shut_down_at(&self) -> u64 {
+        self.finish_at() + 80 * SEC
+    }
+
+    /// Runs to the end or to the first finding.
+    pub(crate) fn run(&mut self) {
+        while self.net.failure.is_none() {
+            let Some(event) = self.net.next() else { break };
+            if matches!(event, Event::End) {
+                self.check_end();
+                break;
+            }
+            if let Some(proc) = self.proc_of(event) {
+                let until = self.net.procs[proc].paused_until;
+                if until > self.net.now {
+                    self.net.schedule(until, event);
+                    continue;
+                }
+            }
+            self.handle(event);
+            self.take_notes();
+        }
+    }
+
+    /// The process that takes part in an event: nothing reaches it while it is paused.
+    fn proc_of(&self, event: Event) -> Option<usize> {
+        let host = match event {
+            Event::Wake(host)
+            | Event::Timer(host, _)
+            | Event::Room(host, _)
+            | Event::Socket(host, _)
+            | Event::Dialed(host, ..)
+            | Event::Attempt(host, _)
+            | Event::AttemptFailed(host, ..)
+            | Event::Loss(host, ..) => host,
+            Event::Deliver(wire, direction) => {
+                let end = &self.net.wires[wire].ends[1 - direction];
+                match end.host {
+                    Some(host) => host,
+                    None => return (direction == UP && !end.rogue).then_some(CLOUD),
+                }
+            }
+            Event::Front(..) | Event::FrontTimeout(_) => return Some(CLOUD),
+            _ => return None,
+        };
+        match &self.hosts[host] {
+            Slot::Empty => None,
+            Slot::Hub(host) => Some(host.proc),
+            Slot::Edge(host) => Some(host.proc),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let net = &mut self.net;
+        match event {
+            Event::Wake(host) => with_host!(&mut self.hosts[host], host => host.wake(net)),
+            Event::Timer(host, at) => {
+                with_host!(&mut self.hosts[host], host => host.timer(net, at))
+            }
+            Event::Room(host, link) => {
+                with_host!(&mut self.hosts[host], host => host.room(net, link));
+            }
+            Event::Socket(host, id) => {
+                with_host!(&mut self.hosts[host], host => host.socket(net, id))
+            }
+            Event::Dialed(host, id, flow, failure) => {
+                with_host!(&mut self.hosts[host], host => host.dialed(net, id, flow, failure));
+            }
+            Event::Loss(host, link, why) => {
+                with_host!(&mut self.hosts[host], host => host.lost(net, link, why));
+            }
+            Event::App(flow, side) => net.app_turn(flow, side),
+            Event::Deliver(wire, direction) => self.deliver(wire, direction),
+            Event::Front(flow, piece) => self.front(flow, piece),
+            Event::FrontTimeout(flow) => self.front_timeout(flow),
+            Event::Attempt(host, attempt) => self.attempt(host, attempt),
+            Event::AttemptFailed(host, attempt, why) => self.attempt_failed(host, attempt, why),
+            Event::Fault(fault) => self.fault(fault),
+            Event::FaultEnd(fault) => self.fault_end(fault),
+            Event::Restart(edge) => self.restart(edge),
+            Event::Rogue(wire) => self.rogue_turn(wire),
+            Event::Tick => {
+                self.check_tick();
+                self.net.after(SEC, Event::Tick);
+            }
+            Event::Heal => self.heal(),
+            Event::Proof => self.prove(),
+            Event::Finish => self.net.finish_apps(),
+            Event::ShutDown => self.shut_down(),
+            Event::End => {}
+        }
+        if let Some(host) = event_host(event) {
+            self.check_host(host);
+        }
+    }
+
+    fn deliver(&mut self, wire: usize, direction: usize) {
+        let Some(item) = self.net.arrival(wire, direction) else {
+            return;
+        };
+        let sender = &self.net.wires[wire].ends[direction];
+        let (sender, sender_link) = (sender.host, sender.link);
+        let receiver = &self.net.wires[wire].ends[1 - direction];
+        let (host, link, rogue) = (receiver.host, receiver.link, receiver.rogue);
+        let net = &mut self.net;
+        match item {
+            _ if rogue => self.rogue_hears(wire, item),
+            Item::Request {
+                version_1,
+                instance,
+            } => self.accept(wire, version_1, instance),
+            Item::Headers { version_1 } => {
+                if let (Some(Slot::Edge(host)), Some(link)) =
+                    (host.map(|host| &mut self.hosts[host]), link)
+                {
+                    host.input(net, |edge, now| edge.link_established(link, version_1, now));
+                }
+            }
+            Item::Message(msg) => {
+                if let Some(host) = host {
+                    with_host!(&mut self.hosts[host], host => host.message(net, wire, direction, msg));
+                }
+            }
+            Item::End(why) => {
+                if let (Some(host), Some(link)) = (host, link) {
+                    with_host!(&mut self.hosts[host], host => host.transport_lost(net, link, why));
+                }
+            }
+        }
+        if let Some(host) = host {
+            self.check_host(host);
+        }
+        // There is room for another.
+        if let (Some(host), Some(link)) = (sender, sender_link) {
+            with_host!(&mut self.hosts[host], host => host.room(&mut self.net, link));
+        }
+    }
+
+    fn take_notes(&mut self) {
+        while let Some(note) = self.net.notes.pop() {
+            let now = self.net.clock(CLOUD);
+            let Some(replica) = &mut self.replica else {
+                continue;
+            };
+            match note {
+                Note::LinkUp(node) => replica.cloud.link_up(&name(node)),
+                Note::LinkDown(node) => {
+                    let wall = WallTime::from_unix_seconds(now.as_nanos() / SEC);
+                    replica.cloud.link_down(&name(node), now, wall);
+                }
+                Note::StreamEnded => replica.cloud.connect_ended(),
+            }
+        }
+    }
+
+    /// A host's process is gone: its sockets close, its connections break.
+    pub(crate) fn kill(&mut self, host: HostId, loss_delay: u64) -> bool {
+        let slot = std::mem::replace(&mut self.hosts[host], Slot::Empty);
+        let net = &mut self.net;
+        let mut had_streams = false;
+        with_host!(slot, host => {
+            let side = host.side();
+            for local in host.locals.values() {
+                had_streams = true;
+                if let Some(flow) = local.flow.filter(|_| local.open) {
+                    net.close_sock(flow, side, true);
+                }
+            }
+            for uplink in host.links.values() {
+                net.cut(uplink.wire, host.sends, loss_delay);
+                let end = &mut net.wires[uplink.wire].ends[host.sends];
+                (end.deaf, end.link) = (true, None);
+            }
+        });
+        had_streams
+    }
+
+    pub(crate) fn add_host(&mut self, make: impl FnOnce(HostId) -> Slot) -> HostId {
+        let id = self.hosts.len();
+        self.hosts.push(make(id));
+        id
+    }
+
+    /// Faults stop, and everything that they did.
+    fn heal(&mut self) {
+        for fault in 0..self.faults.len() {
+            self.fault_end(fault);
+        }
+        for wire in 0..self.net.wires.len() {
+            let shape = self.shape_of(self.net.wires[wire].node);
+            self.net.wires[wire].set_shape(shape);
+            self.net.release(wire);
+        }
+        for policy in &mut self.policies {
+            *policy = (Policy::Normal, 0);
+        }
+        let (now, nodes) = (self.net.now, self.net.nodes.len());
+        for node in 0..nodes {
+            // What was wrong may still be felt until the links are up again.
+            if self.net.nodes[node].disturbed_at > 0 {
+                let until = self.proof_at() - SEC;
+                self.net.disturb(node, until.max(now), true, "healing");
+            }
+        }
+    }
+
+    fn prove(&mut self) {
+        for node in 0..self.setup.nodes.len() {
+            let plan = FlowPlan {
+                at: self.net.now,
+                ..crate::flow::proof_plan(node)
+            };
+            let flow = self.net.add_flow(plan);
+            self.proofs.push(flow);
+        }
+        for node in &mut self.net.nodes {
+            node.excused_until = self.net.now;
+            node.link_excused_until = node
+                .link_excused_until
+                .min(self.net.now.saturating_sub(20 * SEC));
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.check_converged();
+        if self.net.failure.is_some() {
+            return;
+        }
+        self.net.shut_down = true;
+        for edge in 0..self.edges.len() {
+            if let Some(host) = self.edges[edge].host
+                && let Slot::Edge(host) = &mut self.hosts[host]
+            {
+                host.input(&mut self.net, |edge, now| edge.shut_down(now));
+            }
+        }
+    }
+
+    pub(crate) fn plan_of(&self, node: usize) -> NodePlan {
+        let last = self.setup.nodes.len() - 1;
+        self.setup.nodes[node.min(last)]
+    }
+
+    /// An edge that shuts down or dies leaves its links' other ends to the network.
+    pub(crate) fn wires_of(&self, node: usize) -> Vec<usize> {
+        let live = |wire: &usize| {
+            let wire = &self.net.wires[*wire];
+            wire.node == node && !wire.is_over() && !wire.ends.iter().any(|end| end.rogue)
+        };
+        (0..self.net.wires.len()).filter(live).collect()
+    }
+}
+
+fn event_host(event: Event) -> Option<HostId> {
+    match event {
+        Event::Wake(host)
+        | Event::Timer(host, _)
+        | Event::Socket(host, _)
+        | Event::Dialed(host, ..)
+        | Event::Loss(host, ..) => Some(host),
+        _ => None,
+    }
+}
+
+impl Net {
+    /// A flow, whose client will come at its time.
+    pub(crate) fn add_flow(&mut self, plan: FlowPlan) -> FlowId {
+        let id = self.flows.len();
+        self.flows.push(crate::flow::Flow::new(id, plan));
+        if plan.at != NEVER {
+            for piece in 0..plan.pieces {
+                let at = plan.at + piece as u64 * 20 * MS;
+                let last = piece + 1 == plan.pieces;
+                if !(last && plan.ask == Ask::Unfinished) {
+                    self.schedule(at, Event::Front(id, piece));
+                }
+            }
+            if let Ask::Leaves(after) = plan.ask {
+                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
+                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
+            }
+        }
+        id
+    }
+}
