@@ -98,7 +98,7 @@ impl Drop for BaseEdge {
 }
 
 fn serve(edge: &FakeEdge, stop: &AtomicBool) -> Vec<StreamMsg> {
-    let mut sockets: HashMap<String, TcpStream> = HashMap::new();
+    let mut sockets: HashMap<String, (TcpStream, Arc<AtomicBool>)> = HashMap::new();
     let mut refused = HashSet::new();
     let mut all = Vec::new();
     while !stop.load(Ordering::SeqCst) {
@@ -113,26 +113,31 @@ fn serve(edge: &FakeEdge, stop: &AtomicBool) -> Vec<StreamMsg> {
                 if let Some(socket) = dial(edge, &message) {
                     let from = socket.try_clone().unwrap();
                     let outbox = edge.wire.sender();
-                    thread::spawn(move || forward(from, &message, &outbox));
-                    sockets.insert(all.last().unwrap().topic.clone(), socket);
+                    let closed = Arc::new(AtomicBool::new(false));
+                    let entry = (socket, closed.clone());
+                    sockets.insert(message.topic.clone(), entry);
+                    thread::spawn(move || forward(from, &message, &outbox, &closed));
                 }
             }
             "tcp-forward" => match sockets.get_mut(&message.topic) {
-                Some(socket) => drop(socket.write_all(&message.data)),
+                Some((socket, _)) => drop(socket.write_all(&message.data)),
                 None if refused.insert(message.topic.clone()) => {
                     edge.wire.send(reply(&message, "closed", b"unknown topic"));
                 }
                 None => {}
             },
             "closed" => {
-                if let Some(socket) = sockets.remove(&message.topic) {
+                if let Some((socket, closed)) = sockets.remove(&message.topic) {
+                    // The flag, as Linux goes on receiving after a shutdown.
+                    closed.store(true, Ordering::SeqCst);
                     let _ = socket.shutdown(Shutdown::Both);
                 }
             }
             _ => {}
         }
     }
-    for socket in sockets.values() {
+    for (socket, closed) in sockets.values() {
+        closed.store(true, Ordering::SeqCst);
         let _ = socket.shutdown(Shutdown::Both);
     }
     all
@@ -156,15 +161,20 @@ fn dial(edge: &FakeEdge, message: &StreamMsg) -> Option<TcpStream> {
     }
 }
 
-fn forward(mut from: TcpStream, to: &StreamMsg, outbox: &mpsc::Sender<Result<StreamMsg, Status>>) {
+fn forward(
+    mut from: TcpStream,
+    to: &StreamMsg,
+    outbox: &mpsc::Sender<Result<StreamMsg, Status>>,
+    closed: &AtomicBool,
+) {
     let mut buffer = [0; 1024];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
-        if outbox
-            .blocking_send(Ok(reply(to, "tcp-forward", &buffer[..len])))
-            .is_err()
-        {
+        let message = reply(to, "tcp-forward", &buffer[..len]);
+        if closed.load(Ordering::SeqCst) || outbox.blocking_send(Ok(message)).is_err() {
             return;
         }
     }
-    let _ = outbox.blocking_send(Ok(reply(to, "closed", b"EOF")));
+    if !closed.load(Ordering::SeqCst) {
+        let _ = outbox.blocking_send(Ok(reply(to, "closed", b"EOF")));
+    }
 }
