@@ -9,6 +9,8 @@ mod message;
 mod ping;
 mod request;
 pub(crate) mod server;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use link::{Link, Loss, Received};
 pub(crate) use ping::PingPace;

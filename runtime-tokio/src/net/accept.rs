@@ -71,3 +71,39 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn shedding_drops_the_first_in_the_queue_and_serves_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut acceptor = Acceptor::new(listener);
+        let address = acceptor.local_addr().expect("an address");
+        let mut shed = TcpStream::connect(address).await.expect("a connection");
+        acceptor.shed().await;
+        assert_eq!(
+            shed.read(&mut [0]).await.expect("an end"),
+            0,
+            "it hears that it is not served"
+        );
+        assert!(
+            acceptor.reserve.is_some(),
+            "a descriptor is set aside again"
+        );
+        let next = TcpStream::connect(address).await.expect("a connection");
+        let failures = AtomicUsize::new(0);
+        let (_, peer) = acceptor
+            .accept(|_| {
+                failures.fetch_add(1, Ordering::Relaxed);
+            })
+            .await;
+        assert_eq!(
+            (peer, failures.into_inner()),
+            (next.local_addr().expect("an address"), 0)
+        );
+    }
+}

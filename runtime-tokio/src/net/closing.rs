@@ -30,3 +30,30 @@ async fn say_and_drain(mut socket: Socket, last_words: Bytes) -> std::io::Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn a_client_that_sent_more_than_was_read_still_hears_the_reply() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut client, server) = (
+            client.expect("a connection"),
+            server.expect("a connection").0,
+        );
+        client.write_all(&[b'x'; 100_000]).await.expect("written");
+        let closing = tokio::spawn(say(Socket::plain(server), Bytes::from_static(b"no")));
+        let mut reply = Vec::new();
+        client
+            .read_to_end(&mut reply)
+            .await
+            .expect("an end, not a reset");
+        assert_eq!(reply, b"no");
+        drop(client);
+        closing.await.expect("no panic");
+    }
+}

@@ -87,3 +87,50 @@ impl AsyncWrite for Homing {
         self.get_mut().here()?.poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    }
+
+    #[test]
+    fn a_connection_works_on_after_it_moved_and_its_first_runtime_is_gone() {
+        let first = runtime();
+        let (mut here, there) = first.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (here, there) = tokio::join!(TcpStream::connect(address), listener.accept());
+            (
+                Homing::new(here.expect("a connection")),
+                there.expect("a connection").0,
+            )
+        });
+        let mut there = there.into_std().expect("a socket");
+        first.block_on(here.write_all(b"one")).expect("written");
+        let moved = std::thread::spawn(move || {
+            let second = runtime();
+            drop(first);
+            second.block_on(async {
+                let mut word = [0; 3];
+                here.write_all(b"two").await.expect("written");
+                here.read_exact(&mut word).await.expect("read");
+                word
+            })
+        });
+        there.set_nonblocking(false).expect("blocking");
+        let mut words = [0; 6];
+        std::io::Read::read_exact(&mut there, &mut words).expect("read");
+        assert_eq!(&words, b"onetwo");
+        // Written only once the other thread waits, or before it: either way it is woken there.
+        std::io::Write::write_all(&mut there, b"yes").expect("written");
+        assert_eq!(&moved.join().expect("no panic"), b"yes");
+    }
+}
