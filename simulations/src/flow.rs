@@ -297,11 +297,10 @@ impl Net {
             // It writes.
             let total = if plan.echo { sock.consumed } else { total };
             let room = SOCKET_BYTES_MAX.saturating_sub(sock.written - sock.taken);
-            let wrote = total.saturating_sub(sock.written).min(room).min(if finishing {
-                u64::MAX
-            } else {
-                plan.chunk
-            });
+            let wrote = total
+                .saturating_sub(sock.written)
+                .min(room)
+                .min(if finishing { u64::MAX } else { plan.chunk });
             sock.written += wrote;
             let sent_all = sock.written == total;
             let may = match (plan.echo, plan.fin) {

@@ -89,6 +89,8 @@ pub(crate) struct Host<M> {
     pub(crate) attempt: Option<ConnectAttempt>,
     pub(crate) reconnect_min: Nanos,
     pub(crate) reconnect_max: Nanos,
+    /// When a rogue was heard last.
+    pub(crate) rogue_at: Option<Nanos>,
     pub(crate) opened: u64,
     pub(crate) ended: u64,
 }
@@ -121,6 +123,7 @@ impl<M: Machine> Host<M> {
             attempt: None,
             reconnect_min: 0,
             reconnect_max: 0,
+            rogue_at: None,
             opened: 0,
             ended: 0,
         }
@@ -137,6 +140,17 @@ impl<M: Machine> Host<M> {
             && self.links.is_empty()
             && self.wake_at == NEVER
             && self.opened == self.ended
+    }
+
+    /// The most bytes that wait for any one socket.
+    pub(crate) fn most_pending(&self) -> u64 {
+        let pending = |id: &StreamId| {
+            self.machine
+                .pending_write(*id)
+                .map(|chunk| chunk.len() as u64)
+                .sum()
+        };
+        self.locals.keys().map(pending).max().unwrap_or(0)
     }
 
     // Inputs.
@@ -214,6 +228,9 @@ impl<M: Machine> Host<M> {
             return net.block(wire, direction, Item::Message(msg));
         }
         self.moved = true;
+        if net.wires[wire].ends[direction].rogue {
+            self.rogue_at = Some(net.now);
+        }
         net.sniff_heard(wire, direction, &msg);
         self.input(net, |machine, now| machine.handle_message(link, msg, now));
     }

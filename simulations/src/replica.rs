@@ -51,7 +51,7 @@ impl World {
             return;
         };
         for flow in &mut self.net.flows {
-            flow.orphaned |= flow.is_live();
+            flow.orphaned |= flow.is_live() || flow.opened && flow.records[0].is_none();
         }
         for host in replica.hubs.into_values() {
             if self.kill(host, 1_000_000) {

@@ -84,7 +84,7 @@ impl Rogue {
         let topic = match draw.below(12) {
             0 if !others.is_empty() => {
                 known = None;
-                foreign = true;
+                foreign = from_edge;
                 others[draw.index(others.len())].clone()
             }
             1 => {

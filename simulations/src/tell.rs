@@ -64,6 +64,7 @@ impl<M: Machine> Host<M> {
             Dial::Fails(reason) => (MS, Some(reason)),
             Dial::Swallowed => return,
         };
+        let delay = delay + net.dice.below(MS);
         net.after(delay, Event::Dialed(self.id, id, flow, failure));
     }
 
@@ -126,9 +127,8 @@ impl<M: Machine> Host<M> {
 
     /// Whether a script that means harm has been at this host's links.
     fn by_rogue(&self, net: &Net) -> bool {
-        let rogue_wire =
-            |uplink: &crate::host::Uplink| net.wires[uplink.wire].ends[1 - self.sends].rogue;
-        net.nodes[self.node].rogue || self.links.values().any(rogue_wire)
+        let heard = self.rogue_at.is_some_and(|at| net.now < at + SEC);
+        net.nodes[self.node].rogue || heard
     }
 
     fn link_down(&mut self, net: &mut Net, link: LinkId, why: LinkLoss) {

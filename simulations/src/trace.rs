@@ -58,7 +58,8 @@ impl Coverage {
         *self.0.entry(what).or_default() += 1;
     }
 
-    pub(crate) fn add(&mut self, other: &Coverage) {
+    /// Takes in another run's counters.
+    pub fn add(&mut self, other: &Coverage) {
         for (what, count) in &other.0 {
             *self.0.entry(what).or_default() += count;
         }

@@ -114,7 +114,14 @@ impl Wire {
                 pipe.held_until
             )
         };
-        format!("node {} {:?} up [{}] down [{}] {:?}", self.node, self.shape, pipe(UP), pipe(DOWN), self.ends)
+        format!(
+            "node {} {:?} up [{}] down [{}] {:?}",
+            self.node,
+            self.shape,
+            pipe(UP),
+            pipe(DOWN),
+            self.ends
+        )
     }
 
     pub(crate) fn set_shape(&mut self, shape: Shape) {

@@ -267,7 +267,7 @@ impl World {
     }
 
     fn take_notes(&mut self) {
-        while let Some(note) = self.net.notes.pop() {
+        for note in std::mem::take(&mut self.net.notes) {
             let now = self.net.clock(CLOUD);
             let Some(replica) = &mut self.replica else {
                 continue;

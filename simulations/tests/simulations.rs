@@ -1,0 +1,94 @@
+//! What every pull request replays: committed seeds, a fixed range, the same seed twice.
+
+mod simulations {
+    use simulations::{minimise, report, run, run_batch};
+
+    /// Seeds that once found something, with what.
+    #[cfg(not(tunnel_canary))]
+    const COMMITTED: &[u64] = &[
+        5,    // `connected` took more credit for granted than it was given
+        21,   // a dial for a stream that had ended before outputs were polled
+        1235, // an edge that spoke before its `connected` wrote the client's reply
+    ];
+    /// The fixed range.
+    const SEEDS: std::ops::Range<u64> = 100_000..103_000;
+
+    fn check(seed: u64) {
+        let outcome = run(seed, None);
+        if outcome.failure.is_some() {
+            let (keep, smallest) = minimise(seed, outcome);
+            panic!("{}", report(seed, &keep, &smallest));
+        }
+    }
+
+    #[cfg(not(tunnel_canary))]
+    #[test]
+    fn committed_seeds_pass() {
+        for seed in COMMITTED {
+            check(*seed);
+        }
+    }
+
+    #[cfg(not(tunnel_canary))]
+    #[test]
+    fn a_fixed_range_passes_and_sees_everything_rare() {
+        let half = (SEEDS.start + SEEDS.end) / 2;
+        let batches = std::thread::scope(|scope| {
+            let halves = [SEEDS.start..half, half..SEEDS.end];
+            let threads = halves.map(|seeds| scope.spawn(|| run_batch(seeds, || false)));
+            threads.map(|thread| thread.join().expect("a batch doesn't panic"))
+        });
+        let mut coverage = simulations::Coverage::default();
+        for batch in batches {
+            if let Some((seed, outcome)) = batch.failed {
+                let (keep, smallest) = minimise(seed, outcome);
+                panic!("{}", report(seed, &keep, &smallest));
+            }
+            coverage.add(&batch.coverage);
+        }
+        assert_eq!(coverage.missing(), [""; 0], "never came about");
+    }
+
+    #[test]
+    fn the_same_seed_twice_is_the_same_run() {
+        for seed in 200_000..200_020 {
+            let (first, second) = (run(seed, None), run(seed, None));
+            assert_eq!(
+                (first.hash, first.events),
+                (second.hash, second.events),
+                "seed {seed}"
+            );
+        }
+    }
+
+    /// Built with `RUSTFLAGS="--cfg tunnel_canary"`, the core has a bug on purpose: if this fails, the simulations are blind.
+    #[cfg(tunnel_canary)]
+    #[test]
+    fn the_canary_is_found() {
+        let batch = run_batch(SEEDS, || false);
+        let (_, outcome) = batch.failed.expect("the canary is found");
+        let failure = outcome.failure.expect("by an oracle");
+        assert!(
+            ["prefix", "offsets", "progress", "outcome", "convergence"].contains(&failure.oracle),
+            "{failure:?}"
+        );
+    }
+
+    /// The way to a failure's report is itself looked at: an oracle's finding is told with its seed and a command.
+    #[cfg(tunnel_canary)]
+    #[test]
+    fn a_finding_is_told_so_that_it_can_be_replayed() {
+        let (seed, outcome) = run_batch(SEEDS, || false)
+            .failed
+            .expect("the canary is found");
+        let (keep, smallest) = minimise(seed, outcome);
+        let text = report(seed, &keep, &smallest);
+        assert!(text.contains(&format!("--seed {seed} --fault")), "{text}");
+    }
+
+    #[cfg(not(tunnel_canary))]
+    #[test]
+    fn the_helpers_of_failures_are_linked() {
+        check(1);
+    }
+}
