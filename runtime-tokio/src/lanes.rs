@@ -8,6 +8,18 @@ use std::io;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+/// A runtime that looks for what has become ready after every poll of a driver.
+///
+/// tokio's own pace is 61 polls: a busy driver would not hear of a keystroke for tens of milliseconds.
+pub fn runtime() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder
+        .enable_all()
+        .event_interval(1)
+        .global_queue_interval(1);
+    builder
+}
+
 /// The threads; they end when this is dropped.
 #[derive(Debug)]
 pub struct Lanes {
@@ -42,9 +54,7 @@ impl Lanes {
 
 impl Lane {
     fn start(number: usize) -> io::Result<Lane> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = runtime().build()?;
         let handle = runtime.handle().clone();
         let (until_dropped, dropped) = oneshot::channel();
         std::thread::Builder::new()

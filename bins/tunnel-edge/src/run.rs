@@ -57,8 +57,7 @@ pub(crate) fn run(
     let default = || Some(PathBuf::from(EdgeConfig::FILE)).filter(|file| file.exists());
     let files = Files::load(&config, file.or_else(default), reload, &metrics)?;
     let settings = settings(&config, &files, metrics)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+    let runtime = runtime_tokio::lanes::runtime()
         .max_blocking_threads(LOOKUPS_MAX)
         .build()?;
     runtime.block_on(serve(settings, &notify))

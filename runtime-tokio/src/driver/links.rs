@@ -9,7 +9,7 @@ use super::{Driver, Shell, Token};
 use crate::grpc::{self, Link, Loss, Received};
 
 /// Messages taken from a link in one turn.
-const RECEIVED_PER_TURN: usize = 8;
+const RECEIVED_PER_TURN: usize = 64;
 /// Messages given to it in one turn: HTTP/2's buffer is full before that in bulk.
 const SENT_PER_TURN: usize = 8;
 

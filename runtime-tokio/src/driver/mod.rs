@@ -30,8 +30,8 @@ use locals::Local;
 pub(crate) use mailbox::{Command, Mailbox};
 use ready::{ReadyQueue, Source};
 
-/// Turns in one poll of the driver; then others on this thread get theirs, and the timer is looked at.
-const TURNS_PER_POLL: usize = 64;
+/// Turns in one poll of the driver; then others on this thread get theirs, and the timer and new readiness are looked at.
+const TURNS_PER_POLL: usize = 16;
 
 /// What can be ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,6 +122,14 @@ impl<S: Shell> Driver<S> {
             links: HashMap::new(),
             locals: HashMap::new(),
         }
+    }
+
+    /// The task. It has its own budget of turns; tokio's, on top of that, would let a bulk copy use up everybody's.
+    pub(crate) fn run(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Send,
+    {
+        tokio::task::unconstrained(self)
     }
 
     fn turn(&mut self, token: Token) {

@@ -98,7 +98,7 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
         clock,
         ends.clone(),
     );
-    let driver = tokio::spawn(Driver::new(machine, shell, clock, mailbox.clone()));
+    let driver = tokio::spawn(Driver::new(machine, shell, clock, mailbox.clone()).run());
     let mut tasks = JoinSet::new();
     tasks.spawn(follow_targets(settings.targets, mailbox.clone()));
     if let Some(listener) = admin {
