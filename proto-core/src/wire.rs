@@ -126,7 +126,7 @@ pub const HEARTBEAT_BYTES_MAX: usize = 16;
 /// Longest category, in bytes.
 pub const CATEGORY_BYTES_MAX: usize = 32;
 
-/// Checks a message's fields against the limits.
+/// Checks the fields that say what a message is for. What breaks these limits names no stream to blame.
 ///
 /// # Errors
 /// Names the field that is too long.
@@ -143,17 +143,18 @@ pub fn check(msg: &StreamMsg, message_bytes_max: usize) -> Result<(), WireFault>
         Err(WireFault("topic over 64 bytes"))
     } else if msg.node.len() > NODE_NAME_BYTES_MAX {
         Err(WireFault("node over 253 bytes"))
-    } else if msg.addr.len() > ADDR_BYTES_MAX {
-        Err(WireFault("addr over 261 bytes"))
     } else if msg.category.len() > CATEGORY_BYTES_MAX {
         Err(WireFault("category over 32 bytes"))
     } else if msg.r#type.len() > 32 {
         Err(WireFault("type over 32 bytes"))
-    } else if msg.key.len() > 16 || msg.user.len() > NODE_NAME_BYTES_MAX {
-        Err(WireFault("key or user over the limit"))
     } else {
         Ok(())
     }
+}
+
+/// Whether a stream may be asked for with these fields; if not, it alone is refused.
+pub(crate) fn may_ask(msg: &StreamMsg) -> bool {
+    msg.addr.len() <= ADDR_BYTES_MAX && msg.user.len() <= NODE_NAME_BYTES_MAX
 }
 
 /// What a base peer's `connecting` carries for its acceptor's HTTP parser.

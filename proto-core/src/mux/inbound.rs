@@ -85,7 +85,10 @@ impl Mux {
             (Dialect::V1, Kind::Drain, _) => {
                 link.draining = true;
             }
-            // `here` and `gone` are for peer links.
+            // For peer links only.
+            (Dialect::V1, Kind::Here | Kind::Gone, _) => {
+                self.end_link_for(id, "not for this kind of link", now);
+            }
             _ => self.event(Event::Ignored("out of place")),
         }
     }
@@ -209,6 +212,10 @@ impl Mux {
 
     /// Takes a new stream in, in either dialect, and asks for its dial.
     fn accept(&mut self, link_id: LinkId, topic: Topic, key: Key, msg: StreamMsg, now: Instant) {
+        if !wire::may_ask(&msg) {
+            self.event(Event::Refused(Reason::ProtocolError));
+            return self.refuse(link_id, Kind::Connecting, &msg, Reason::ProtocolError);
+        }
         let limits = &self.config.links;
         let crowded = self
             .links

@@ -291,6 +291,19 @@ fn faults_of_a_peer_harm_only_what_they_name() {
     world.hub.handle_message(link, flood, world.now);
     world.settle();
     assert_eq!(world.hub_log.records[1].reason, Reason::FlowControl);
+    // An address that no stream may have fails its stream alone.
+    let edge_link = world.edge_link.expect("a link");
+    let long = StreamMsg {
+        addr: "a".repeat(300),
+        key: Bytes::from_static(&[1; 16]),
+        ..msg("connecting", "long".into())
+    };
+    world.edge.handle_message(edge_link, long, world.now);
+    world.settle();
+    assert_eq!(
+        world.edge_log.messages.last().map(String::as_str),
+        Some("connect-failed")
+    );
     // What an edge may not send at all ends its link.
     world
         .hub
