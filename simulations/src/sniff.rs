@@ -154,7 +154,7 @@ impl Net {
                     "credit conserved",
                     format!("limit falls from {} to {}", own.limit_told, msg.limit),
                 ));
-            } else if msg.limit > given + window_max {
+            } else if msg.limit > given + window_max + EARLY_BYTES {
                 wrong = Some((
                     "credit conserved",
                     format!("limit {} when {given} are written", msg.limit),

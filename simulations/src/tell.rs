@@ -120,8 +120,13 @@ impl<M: Machine> Host<M> {
             CoreEvent::ConnectFailed { .. }
             | CoreEvent::Connected { .. }
             | CoreEvent::Dialed { .. } => {}
-            #[allow(unreachable_patterns)]
-            _ => {}
+            CoreEvent::Detached { .. } => net.cover.hit("stream detached"),
+            CoreEvent::Resumed { replayed, .. } => {
+                net.cover.hit("stream resumed");
+                if replayed > 0 {
+                    net.cover.hit("stream resumed with bytes to replay");
+                }
+            }
         }
     }
 

@@ -161,11 +161,13 @@ impl Net {
     }
 
     fn schedule_delivery(&mut self, wire: WireId, direction: usize) {
+        let now = self.now;
         let pipe = &mut self.wires[wire].pipes[direction];
         let Some((at, _)) = pipe.queue.front() else {
             return;
         };
-        let at = (*at).max(pipe.held_until);
+        // A receiver takes one after the other.
+        let at = (*at).max(pipe.held_until).max(now + 100);
         if pipe.scheduled || pipe.blocked || at == NEVER {
             return;
         }

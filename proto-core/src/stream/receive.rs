@@ -133,7 +133,9 @@ impl Receive {
             let step = left.min(front.len());
             left -= step;
             self.written += step as u64;
-            if step == front.len() {
+            // The simulations' canary, built in only where they must find it: a last byte gets lost.
+            let lost = cfg!(tunnel_canary) && step + 1 == front.len();
+            if step == front.len() || lost {
                 self.queue.pop_front();
             } else {
                 let _ = front.split_to(step);

@@ -188,10 +188,7 @@ impl Replay {
         let mut data = self.unsent.pop_front()?;
         if data.len() > room {
             let rest = data.split_off(room);
-            // The simulations' canary: built in only where they must find it.
-            if !cfg!(tunnel_canary) || rest.len() >= 8 {
-                self.unsent.push_front(rest);
-            }
+            self.unsent.push_front(rest);
         }
         let offset = self.sent;
         self.sent += data.len() as u64;
