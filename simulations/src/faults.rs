@@ -270,11 +270,7 @@ impl World {
                     self.net.wires[wire].set_shape(shape);
                 }
             }
-            Kind::ReplicaRestart => {
-                if self.replica.is_none() {
-                    self.start_replica();
-                }
-            }
+            Kind::ReplicaRestart if self.replica.is_none() => self.start_replica(),
             Kind::Twin => {
                 if let Some(host) = self.edges[node].host
                     && let Slot::Edge(host) = &mut self.hosts[host]

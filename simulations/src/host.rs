@@ -3,14 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use proto_core::output::{ConnectAttempt, LinkLoss};
 use proto_core::reason::Reason;
 use proto_core::{Instant, LinkId, Machine, Output, StreamId};
 
 use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, ProcId, SEC, US, WireId};
-use crate::pattern;
-use crate::rogue::ALIEN;
 use crate::tell::loss_of;
 use crate::wire::Item;
 
@@ -78,11 +75,11 @@ pub(crate) struct Host<M> {
     pub(crate) links: BTreeMap<LinkId, Uplink>,
     pub(crate) locals: BTreeMap<StreamId, Local>,
     ready_links: BTreeSet<LinkId>,
-    ready_locals: BTreeSet<StreamId>,
+    pub(crate) ready_locals: BTreeSet<StreamId>,
     wake_at: Nanos,
     timer_at: Nanos,
     idle_wakes: (Nanos, u32),
-    moved: bool,
+    pub(crate) moved: bool,
     /// Edge: when the last try or link failed, by its own clock; what it was told to wait.
     pub(crate) failed: Option<(Instant, LinkLoss)>,
     /// Edge: the try that is under way.
@@ -413,161 +410,9 @@ impl<M: Machine> Host<M> {
         self.ready_links.insert(link);
     }
 
-    fn after_call(&mut self, net: &mut Net) {
+    pub(crate) fn after_call(&mut self, net: &mut Net) {
         if self.habits.lag == 0 {
             self.drain(net);
-        }
-    }
-
-    fn serve_local(&mut self, net: &mut Net, id: StreamId) {
-        let side = self.side();
-        let Some(flow) = self.open_flow(id) else {
-            return;
-        };
-        let sock = &mut net.flows[flow].socks[side];
-        sock.notified = false;
-        if sock.broken {
-            self.locals.remove(&id);
-            sock.at = None;
-            self.machine.handle_socket_error(id, net.clock(self.proc));
-            return self.after_call(net);
-        }
-        let busy = self.write_local(net, id, flow) | self.read_local(net, id, flow);
-        if busy && self.locals.contains_key(&id) {
-            self.ready_locals.insert(id);
-        }
-    }
-
-    fn open_flow(&self, id: StreamId) -> Option<FlowId> {
-        self.locals
-            .get(&id)
-            .filter(|local| local.open)
-            .and_then(|local| local.flow)
-    }
-
-    /// True: there is more to do.
-    fn write_local(&mut self, net: &mut Net, id: StreamId, flow: FlowId) -> bool {
-        let side = self.side();
-        for _ in 0..4 {
-            let Some(local) = self
-                .locals
-                .get_mut(&id)
-                .filter(|local| !local.write_blocked)
-            else {
-                break;
-            };
-            let rogue = net.flows[flow].excuse == Some("rogue");
-            let sock = &mut net.flows[flow].socks[side];
-            let room = usize::try_from(sock.room()).unwrap_or(0);
-            if room == 0 {
-                sock.wants_room = true;
-                break;
-            }
-            let room = room.min(self.habits.write_bytes_max);
-            let (mut took, mut wrong) = (0, false);
-            for chunk in self.machine.pending_write(id) {
-                let step = chunk.len().min(room - took);
-                let expected = pattern::slice(flow, 1 - side, sock.given + took as u64, step);
-                wrong |= match rogue {
-                    // Whatever it says is its own, but for what it says under another node's name.
-                    true => chunk[..step].contains(&ALIEN),
-                    false => chunk[..step] != *expected,
-                };
-                took += step;
-                if took == room {
-                    break;
-                }
-            }
-            sock.given += took as u64;
-            let (given, sent) = (sock.given, net.flows[flow].socks[1 - side].taken);
-            if wrong || given > sent && !rogue {
-                net.fail("prefix", || {
-                    format!("flow {flow} side {side}: wrong bytes before {given} of {sent}")
-                });
-            }
-            if took == 0 {
-                local.write_blocked = true;
-                break;
-            }
-            self.moved = true;
-            net.trace.mix(took as u64);
-            net.app_soon(flow, side);
-            self.machine.written(id, took, net.clock(self.proc));
-            self.after_call(net);
-        }
-        if self.locals.contains_key(&id) && self.machine.take_shutdown(id, net.clock(self.proc)) {
-            net.flows[flow].socks[side].fin_given = true;
-            net.app_soon(flow, side);
-            self.after_call(net);
-        }
-        let sock = &net.flows[flow].socks[side];
-        let open = self
-            .locals
-            .get(&id)
-            .is_some_and(|local| !local.write_blocked);
-        open && sock.room() > 0
-    }
-
-    fn read_local(&mut self, net: &mut Net, id: StreamId, flow: FlowId) -> bool {
-        let side = self.side();
-        for _ in 0..4 {
-            let sock = &net.flows[flow].socks[side];
-            let ready = sock.readable() > 0 || sock.fin && !sock.fin_taken;
-            let local = self.locals.get_mut(&id).filter(|local| !local.read_blocked);
-            let (Some(local), true) = (local, ready || sock.taken == 0) else {
-                break;
-            };
-            let wants = self.machine.wants_read(id, net.clock(self.proc));
-            if wants == 0 {
-                if sock.readable() > 0 {
-                    net.cover.hit("read held back by credit");
-                }
-                local.read_blocked = true;
-                self.after_call(net);
-                break;
-            }
-            let now = net.clock(self.proc);
-            let sock = &mut net.flows[flow].socks[side];
-            let bytes = usize::try_from(sock.readable())
-                .unwrap_or(0)
-                .min(wants)
-                .min(self.habits.read_bytes_max);
-            if bytes > 0 {
-                let data = pattern::slice(flow, side, sock.taken, bytes);
-                sock.taken += bytes as u64;
-                let taken = sock.taken;
-                self.moved = true;
-                net.app_soon(flow, side);
-                self.check_read(net, flow, taken);
-                self.machine.handle_read(id, Bytes::from_static(data), now);
-            } else if sock.fin && !sock.fin_taken {
-                sock.fin_taken = true;
-                self.machine.handle_read_eof(id, now);
-            } else {
-                break;
-            }
-            self.after_call(net);
-        }
-        let sock = &net.flows[flow].socks[side];
-        let open = self
-            .locals
-            .get(&id)
-            .is_some_and(|local| !local.read_blocked);
-        open && (sock.readable() > 0 || sock.fin && !sock.fin_taken)
-    }
-
-    /// Nobody reads without credit, or more than the buffers may hold.
-    fn check_read(&self, net: &mut Net, flow: FlowId, taken: u64) {
-        let side = self.side();
-        let of = &net.flows[flow];
-        if of.base || of.stray || of.excuse == Some("rogue") {
-            return;
-        }
-        let credit = of.limit_heard[side].max(4096);
-        if taken > credit {
-            net.fail("read without credit", || {
-                format!("flow {flow} side {side}: {taken} read, {credit} allowed")
-            });
         }
     }
 

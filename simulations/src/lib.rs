@@ -6,6 +6,7 @@ mod faults;
 mod fleet;
 mod flow;
 mod host;
+mod locals;
 mod net;
 mod oracle;
 mod pattern;

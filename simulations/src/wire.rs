@@ -24,6 +24,7 @@ pub(crate) struct Shape {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all of them are messages.
 pub(crate) enum Item {
     Request {
         version_1: bool,

@@ -13,6 +13,7 @@ mod simulations {
     /// The fixed range.
     const SEEDS: std::ops::Range<u64> = 100_000..103_000;
 
+    #[cfg(not(tunnel_canary))]
     fn check(seed: u64) {
         let outcome = run(seed, None);
         if outcome.failure.is_some() {
@@ -84,11 +85,5 @@ mod simulations {
         let (keep, smallest) = minimise(seed, outcome);
         let text = report(seed, &keep, &smallest);
         assert!(text.contains(&format!("--seed {seed} --fault")), "{text}");
-    }
-
-    #[cfg(not(tunnel_canary))]
-    #[test]
-    fn the_helpers_of_failures_are_linked() {
-        check(1);
     }
 }
