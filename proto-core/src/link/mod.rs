@@ -2,7 +2,9 @@
 
 pub(crate) mod heartbeat;
 pub(crate) mod schedule;
+pub(crate) mod window;
 
+use crate::config::Config;
 use crate::instance::Instance;
 use crate::name::Topic;
 use crate::output::StreamId;
@@ -15,6 +17,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use heartbeat::{Heartbeat, Mode};
 use schedule::Schedule;
+use window::SharedWindow;
 
 /// Unknown streams that a base link remembers.
 const UNKNOWN_MAX: usize = 64;
@@ -34,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) draining: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) schedule: Schedule,
+    /// What its streams may have under way towards this end.
+    pub(crate) window: SharedWindow,
     pub(crate) streams: BTreeSet<StreamId>,
     /// Answers to messages that belong to no stream. Bounded.
     answers: VecDeque<StreamMsg>,
@@ -55,7 +60,7 @@ impl Link {
         instance: Option<Instance>,
         remote: String,
         heartbeat: Heartbeat,
-        answers_max: usize,
+        config: &Config,
         now: Instant,
     ) -> Link {
         Link {
@@ -67,9 +72,10 @@ impl Link {
             draining: false,
             heartbeat,
             schedule: Schedule::default(),
+            window: SharedWindow::new(config.streams.window_bytes_min, now),
             streams: BTreeSet::new(),
             answers: VecDeque::new(),
-            answers_max,
+            answers_max: config.links.answers_max,
             unknown: VecDeque::new(),
             full: BTreeSet::new(),
             asleep: true,

@@ -6,7 +6,6 @@ use crate::reason::Reason;
 use crate::stream::Phase;
 use crate::time::Instant;
 use bytes::Bytes;
-use core::time::Duration;
 
 impl Mux {
     pub(crate) fn wants_read(&mut self, id: StreamId, now: Instant) -> usize {
@@ -65,11 +64,9 @@ impl Mux {
         let Some(entry) = self.streams.get_mut(&id) else {
             return;
         };
-        let round_trip = entry
-            .link
-            .and_then(|link| self.links.get(&link))
-            .map_or(Duration::ZERO, |link| link.round_trip());
-        entry.stream.written(bytes, now, round_trip);
+        let link = entry.link.and_then(|link| self.links.get_mut(&link));
+        let line = link.map(|link| (link.round_trip(), &mut link.window));
+        entry.stream.written(bytes, now, line);
         if entry.stream.receive.held() == 0 {
             entry.write_idle = true;
         }

@@ -186,7 +186,7 @@ impl Mux {
             instance,
             remote,
             heartbeat,
-            self.config.links.answers_max,
+            &self.config,
             now,
         );
         self.links.insert(id, link);

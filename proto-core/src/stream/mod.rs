@@ -19,9 +19,8 @@ use alloc::string::String;
 use attachment::Attachment;
 pub(crate) use attachment::Resumption;
 use bytes::Bytes;
-use core::time::Duration;
 use key::Key;
-use receive::Receive;
+use receive::{Line, Receive};
 use replay::Replay;
 
 /// Which end of its streams a process is.
@@ -209,9 +208,9 @@ impl Stream {
         self.replay.push_eof();
     }
 
-    pub(crate) fn written(&mut self, bytes: usize, now: Instant, round_trip: Duration) {
+    pub(crate) fn written(&mut self, bytes: usize, now: Instant, line: Option<Line<'_>>) {
         self.moved_at = now;
-        self.receive.written(bytes, now, round_trip);
+        self.receive.written(bytes, now, line);
         if !self.receive.is_full() {
             self.full_since = None;
         }

@@ -5,6 +5,7 @@
 
 use crate::budget::Charge;
 use crate::config::{EARLY_BYTES, StreamConfig};
+use crate::link::window::SharedWindow;
 use crate::reason::Reason;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
@@ -13,6 +14,9 @@ use core::time::Duration;
 
 /// Shorter pieces are copied, so that a keystroke doesn't pin the buffer that it came in.
 const COPY_BYTES: usize = 4096;
+
+/// What a link says of its line: the round trip without queues, and the window that its streams share.
+pub(crate) type Line<'a> = (Duration, &'a mut SharedWindow);
 
 /// The receiving direction.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) struct Receive {
     ack_due: Option<Instant>,
     ack_delay: Duration,
     granted_at: Instant,
+    /// The link's interval in which the last grant was made.
+    granted_in: u64,
     grant_due: bool,
     charge: Charge,
     /// Base dialect: no credit; bytes held are bounded all the same.
@@ -46,13 +52,17 @@ impl Receive {
             limit: EARLY_BYTES,
             window: EARLY_BYTES,
             window_min: config.window_bytes_min.max(EARLY_BYTES),
-            window_max: config.window_bytes_max.max(EARLY_BYTES),
+            window_max: config
+                .window_bytes_max
+                .max(config.window_bytes_min)
+                .max(EARLY_BYTES),
             eof: None,
             shut: false,
             ack_told: 0,
             ack_due: None,
             ack_delay: config.ack_delay,
             granted_at: now,
+            granted_in: 0,
             grant_due: false,
             charge,
             base_max: None,
@@ -124,7 +134,7 @@ impl Receive {
     }
 
     /// The socket took `bytes`: room for as much again, told to the other side at half a window.
-    pub(crate) fn written(&mut self, bytes: usize, now: Instant, round_trip: Duration) {
+    pub(crate) fn written(&mut self, bytes: usize, now: Instant, line: Option<Line<'_>>) {
         let mut left = bytes;
         while left > 0 {
             let Some(front) = self.queue.front_mut() else {
@@ -147,30 +157,40 @@ impl Receive {
         if self.base_max.is_some() {
             self.charge.set(self.held().max(EARLY_BYTES));
         } else if self.eof.is_none() && self.limit - self.written <= self.window / 2 {
-            self.grant(now, round_trip);
+            self.grant(now, line);
         }
     }
 
-    /// Promises a new window behind what was written; a larger one if half of the last was used up within two round
-    /// trips, as then the window is what holds the sender back.
-    fn grant(&mut self, now: Instant, round_trip: Duration) {
-        let took = now.saturating_duration_since(self.granted_at);
-        let window = if self.window < self.window_min {
-            self.window_min
-        } else if took < round_trip * 2 {
-            (self.window * 2).min(self.window_max)
-        } else {
-            self.window
-        };
+    /// Promises a new window behind what was written: this stream's part of the link's window, which grows if half of the
+    /// part was used up within two round trips. The first use brings the smallest window, in any case.
+    fn grant(&mut self, now: Instant, line: Option<Line<'_>>) {
+        let mut window = self.window.max(self.window_min);
+        if let Some((round_trip, shared)) = line {
+            let busy = shared.count(&mut self.granted_in, now);
+            let took = now.saturating_duration_since(self.granted_at);
+            if took < round_trip * 2 && self.window >= self.part(shared, busy) {
+                shared.grow(self.window_max.saturating_mul(busy));
+            }
+            window = self.part(shared, busy);
+        }
         // One stream's growth leaves at least as much for the others: the first to grow must not take everything.
         let growth = window.saturating_sub(self.window);
         let fair = window <= self.window_min || self.charge.available() >= growth * 2;
-        if growth > 0 && fair && self.charge.try_set(window) {
+        // Without a budget for it the window stays; what was promised can't be taken back, only not promised again.
+        let promised = self.limit - self.written;
+        if growth == 0 {
+            self.window = window;
+            self.charge.set(window.max(promised));
+        } else if fair && self.charge.try_set(window.max(promised)) {
             self.window = window;
         }
         self.granted_at = now;
         self.limit = self.limit.max(self.written + self.window);
         self.grant_due = true;
+    }
+
+    fn part(&self, shared: &SharedWindow, busy: u64) -> u64 {
+        shared.share(busy).clamp(self.window_min, self.window_max)
     }
 
     /// Whether the local socket's write side is to be shut down now: everything is written and no more will come.
@@ -362,9 +382,10 @@ mod tests {
             .content(0, bytes(4096), Instant::ZERO)
             .expect("in order");
         assert_eq!(receive.limit(), 4096);
-        receive.written(100, Instant::ZERO, ROUND_TRIP);
+        let mut shared = SharedWindow::new(65_536, Instant::ZERO);
+        receive.written(100, Instant::ZERO, Some((ROUND_TRIP, &mut shared)));
         assert_eq!(receive.limit(), 4096, "less than half a window");
-        receive.written(3000, Instant::ZERO, ROUND_TRIP);
+        receive.written(3000, Instant::ZERO, Some((ROUND_TRIP, &mut shared)));
         assert_eq!(
             receive.limit(),
             3100 + 65536,
@@ -377,6 +398,7 @@ mod tests {
     fn a_window_grows_while_it_is_what_holds_the_sender_back() {
         let mut receive = receive(&Budget::new(1 << 30));
         let (mut now, mut offset) = (Instant::ZERO, 0);
+        let mut shared = SharedWindow::new(65_536, Instant::ZERO);
         let mut window_after = |step: Duration, receive: &mut Receive| {
             for _ in 0..64 {
                 let count = usize::try_from(receive.limit() - offset).expect("small");
@@ -385,7 +407,7 @@ mod tests {
                     .expect("within credit");
                 offset += count as u64;
                 now += step;
-                receive.written(count, now, ROUND_TRIP);
+                receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
             }
             receive.window
         };
@@ -393,6 +415,34 @@ mod tests {
         assert_eq!(
             window_after(Duration::from_millis(5), &mut receive),
             16 << 20
+        );
+    }
+
+    #[test]
+    fn busy_streams_of_a_link_share_its_window_evenly() {
+        let budget = Budget::new(1 << 30);
+        let mut shared = SharedWindow::new(65_536, Instant::ZERO);
+        let (mut first, mut second) = (receive(&budget), receive(&budget));
+        let mut now = Instant::ZERO;
+        let mut use_up = |receive: &mut Receive, offset: &mut u64| {
+            let count = usize::try_from(receive.limit() - *offset).expect("small");
+            receive
+                .content(*offset, bytes(count), now)
+                .expect("within credit");
+            *offset += count as u64;
+            now += Duration::from_millis(5);
+            receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+        };
+        let (mut at_first, mut at_second) = (0, 0);
+        (0..10).for_each(|_| use_up(&mut first, &mut at_first));
+        assert_eq!(first.window, 16 << 20);
+        for _ in 0..30 {
+            use_up(&mut first, &mut at_first);
+            use_up(&mut second, &mut at_second);
+        }
+        assert_eq!(
+            first.window, second.window,
+            "the one that came later has as much"
         );
     }
 
