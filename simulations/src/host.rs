@@ -14,7 +14,7 @@ use crate::wire::Item;
 /// Outputs of one drain before it counts as a busy loop.
 const OUTPUTS_MAX: usize = 200_000;
 /// Wakes within a millisecond, without a byte or message moved, before it counts as a busy loop.
-const IDLE_WAKES_MAX: u32 = 1_000;
+const IDLE_WAKES_MAX: u32 = 300;
 
 /// How a driver behaves; all of it is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -329,7 +329,6 @@ impl<M: Machine> Host<M> {
     }
 
     fn turn(&mut self, net: &mut Net) {
-        self.moved = false;
         if self.habits.timeouts_early {
             self.call_timeout(net);
         }
@@ -346,7 +345,7 @@ impl<M: Machine> Host<M> {
         }
         self.arm(net);
         let (since, count) = self.idle_wakes;
-        if self.moved || net.now > since + MS {
+        if std::mem::take(&mut self.moved) || net.now > since + MS {
             self.idle_wakes = (net.now, 0);
         } else {
             self.idle_wakes.1 = count + 1;

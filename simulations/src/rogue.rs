@@ -24,6 +24,8 @@ struct Script {
     turns: u32,
     started: bool,
     honest: bool,
+    /// It sends its own streams' next bytes, however much that is.
+    glutton: bool,
 }
 
 /// See the module.
@@ -76,6 +78,24 @@ impl Rogue {
     ) -> StreamMsg {
         let draw = &mut self.draw;
         let script = self.scripts.entry(wire).or_default();
+        if script.glutton
+            && let Some((topic, epoch, sent)) = script.streams.last_mut()
+        {
+            let data = Bytes::from(vec![0x11; draw.log_range(1_000, 60_000) as usize]);
+            let offset = *sent;
+            *sent += data.len() as u64;
+            return StreamMsg {
+                node: node_name(node),
+                category: "ssh".into(),
+                r#type: "content".into(),
+                topic: topic.clone(),
+                data,
+                offset,
+                limit: 4096,
+                epoch: *epoch,
+                ..StreamMsg::default()
+            };
+        }
         let mut known = match script.streams.len() {
             0 => None,
             len => Some(draw.index(len)),
@@ -127,6 +147,7 @@ impl Rogue {
         let offset = match draw.below(4) {
             0 => sent + draw.log_range(1, 1 << 20),
             1 => draw.below(u64::MAX),
+            2 if draw.one_in(4) => u64::MAX - 1,
             _ => sent,
         };
         let category = match kind {
@@ -282,6 +303,7 @@ impl World {
         let turns = script.turns;
         if !std::mem::replace(&mut script.started, true) {
             script.honest = !self.rogue.draw.one_in(3);
+            script.glutton = self.rogue.draw.one_in(3);
             if !from_edge {
                 self.flood(wire, node);
             }
