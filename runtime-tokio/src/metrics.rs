@@ -121,7 +121,7 @@ impl Metrics {
         );
         registry.register(
             "stream_bytes",
-            "Bytes of streams, counted at their end",
+            "Bytes that streams carried, counted at this end's sockets",
             self.stream_bytes.clone(),
         );
         registry.register(
@@ -231,16 +231,21 @@ impl Metrics {
         self.streams.get_or_create(&[("state", state)]).dec();
     }
 
-    pub(crate) fn stream_closed(&self, reason: &'static str, to_edge: u64, from_edge: u64) {
+    pub(crate) fn stream_closed(&self, reason: &'static str) {
         self.streams_closed
             .get_or_create(&[("reason", reason)])
             .inc();
-        self.stream_bytes
-            .get_or_create(&[("direction", "to_edge")])
-            .inc_by(to_edge);
-        self.stream_bytes
-            .get_or_create(&[("direction", "from_edge")])
-            .inc_by(from_edge);
+    }
+
+    /// Bytes went through a local socket.
+    pub(crate) fn moved(&self, to_edge: u64, from_edge: u64) {
+        for (direction, bytes) in [("to_edge", to_edge), ("from_edge", from_edge)] {
+            if bytes > 0 {
+                self.stream_bytes
+                    .get_or_create(&[("direction", direction)])
+                    .inc_by(bytes);
+            }
+        }
     }
 
     pub(crate) fn buffered(&self, replay: u64, receive: u64) {

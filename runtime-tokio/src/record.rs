@@ -74,8 +74,7 @@ impl Teller<'_> {
 
     fn stream_ended(&self, record: &StreamRecord) {
         let reason = record.reason.as_str();
-        self.metrics
-            .stream_closed(reason, record.bytes_to_edge, record.bytes_from_edge);
+        self.metrics.stream_closed(reason);
         let duration = record.ended_at.saturating_duration_since(record.opened_at);
         tracing::info!(
             target: "audit",

@@ -20,7 +20,12 @@ pub const AUDIT: &str = "audit";
 /// Makes tracing's events go where `log` says, for the rest of the process.
 pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
     let refuse = |text: &dyn std::fmt::Display| ConfigError::of_file(Path::new("log"), text);
-    let levels = EnvFilter::try_new(&log.level).map_err(|error| refuse(&error))?;
+    // The transport's own words are for those who ask for them by name: "debug,h2=debug".
+    let level = match log.level.contains("debug") || log.level.contains("trace") {
+        true => format!("h2=info,rustls=info,{}", log.level),
+        false => log.level.clone(),
+    };
+    let levels = EnvFilter::try_new(level).map_err(|error| refuse(&error))?;
     let is_plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let not_audit = filter::filter_fn(|about| about.target() != AUDIT);
     let text = (log.format == LogFormat::Text).then(|| {

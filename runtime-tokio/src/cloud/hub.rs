@@ -10,7 +10,7 @@ use proto_core::{Dialect, Event, Instant, LinkId, Machine, NodeHub, StreamId};
 use tokio::task::AbortHandle;
 
 use super::replica::Replica;
-use crate::driver::{Mailbox, Shell};
+use crate::driver::{Mailbox, Moved, Shell};
 use crate::grpc::Loss;
 use crate::record::Teller;
 
@@ -60,6 +60,10 @@ impl Shell for HubShell {
             self.replica.metrics().refused(reason);
             tracing::info!(node = %self.node, code, reason, "a CONNECT was refused");
         }
+    }
+
+    fn moved(&mut self, moved: Moved) {
+        self.replica.metrics().moved(moved.read, moved.written);
     }
 
     fn event(&mut self, hub: &NodeHub, event: Event) {

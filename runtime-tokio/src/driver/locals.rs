@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::ready::Source;
 use super::scratch::{READ_BYTES_MAX, Scratch};
-use super::{Driver, Shell, Token};
+use super::{Driver, Moved, Shell, Token};
 use crate::clock::Clock;
 use crate::net::closing;
 use crate::net::socket::Socket;
@@ -30,6 +30,9 @@ pub(super) struct Open {
     source: Source<Token>,
     /// A CONNECT's reply: it goes before all of the stream's bytes.
     reply: Bytes,
+    /// The other side has closed its direction.
+    read_ended: bool,
+    moved: Moved,
     /// TLS has bytes that it must still be asked to write.
     flush: Flush,
 }
@@ -49,6 +52,8 @@ impl<S: Shell> Driver<S> {
             socket,
             source,
             reply: Bytes::new(),
+            read_ended: false,
+            moved: Moved::default(),
             flush: Flush::Nothing,
         };
         self.locals.insert(id, Local::Open(Box::new(open)));
@@ -86,7 +91,9 @@ impl<S: Shell> Driver<S> {
             Some(Local::Open(open)) if reset && open.reply.is_empty() => {
                 open.socket.reset_on_close()
             }
-            Some(Local::Open(open)) if open.reply.is_empty() && open.socket.is_plain() => {}
+            // Unread bytes would turn the close into a reset, which takes back what is under way.
+            Some(Local::Open(open))
+                if open.reply.is_empty() && open.read_ended && open.socket.is_plain() => {}
             Some(Local::Open(open)) => self.let_end(closing::say(open.socket, open.reply)),
         }
     }
@@ -102,6 +109,7 @@ impl<S: Shell> Driver<S> {
             Ok(()) => open.read(&mut cx, &mut self.machine, id, &self.clock),
             Err(error) => Err(error),
         };
+        self.shell.moved(std::mem::take(&mut open.moved));
         if served.is_err() {
             self.locals.remove(&id);
             self.machine.handle_socket_error(id, self.clock.now());
@@ -132,6 +140,7 @@ impl Open {
                 Poll::Ready(written) => {
                     let written = written?;
                     wrote += written;
+                    self.moved.written += written as u64;
                     machine.written(id, written, clock.now());
                     self.flush = self.flush.max(Flush::Bytes);
                 }
@@ -173,11 +182,13 @@ impl Open {
             }
             match self.socket.poll_read_into(cx, scratch.room(limit), limit) {
                 Poll::Ready(Ok(0)) => {
+                    self.read_ended = true;
                     machine.handle_read_eof(id, clock.now());
                     return Ok(());
                 }
                 Poll::Ready(Ok(read)) => {
                     taken += read;
+                    self.moved.read += read as u64;
                     machine.handle_read(id, scratch.cut(), clock.now());
                 }
                 Poll::Ready(Err(error)) => return Err(error),

@@ -53,6 +53,13 @@ pub(crate) enum Install {
     Dialed(StreamId, Socket),
 }
 
+/// Bytes that went through a socket.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Moved {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+}
+
 /// What differs between the cloud's driver and the edge's. No decisions here either.
 pub(crate) trait Shell: Send + Unpin + 'static {
     type Machine: Machine + Send + Unpin + 'static;
@@ -73,6 +80,8 @@ pub(crate) trait Shell: Send + Unpin + 'static {
     fn connect(&mut self, attempt: ConnectAttempt);
     /// A CONNECT is being answered (cloud).
     fn replied(&mut self, reply: &proto_core::connect::Reply);
+    /// A socket was read and written, for metrics.
+    fn moved(&mut self, moved: Moved);
     /// For logs, audit and metrics.
     fn event(&mut self, machine: &Self::Machine, event: Event);
     /// Asked after each poll: true if the driver may end now and nothing will reach its mailbox any more.

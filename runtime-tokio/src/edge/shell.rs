@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::connect::{self, Connector};
 use super::dial;
 use crate::clock::Clock;
-use crate::driver::{Install, Mailbox, Shell};
+use crate::driver::{Install, Mailbox, Moved, Shell};
 use crate::grpc::Loss;
 use crate::metrics::Metrics;
 use crate::net::socket::Socket;
@@ -108,6 +108,10 @@ impl Shell for EdgeShell {
     }
 
     fn replied(&mut self, _: &Reply) {}
+
+    fn moved(&mut self, moved: Moved) {
+        self.metrics.moved(moved.written, moved.read);
+    }
 
     fn event(&mut self, _: &Edge, event: Event) {
         let teller = Teller {
