@@ -73,3 +73,16 @@ fn bytes_before_the_answer_never_reach_the_client() {
         assert!(hub.is_linked(), "only the stream is harmed");
     }
 }
+
+#[test]
+fn a_failure_that_calls_itself_done_is_a_failure() {
+    let (mut hub, link, _, connecting) = asked();
+    let failed = StreamMsg {
+        r#type: "connect-failed".into(),
+        code: 16,
+        ..connecting
+    };
+    hub.handle_message(link, failed, Instant::ZERO);
+    assert_eq!(replies(&mut hub), [502]);
+    assert!(hub.stream_infos().is_empty(), "nothing is left of it");
+}

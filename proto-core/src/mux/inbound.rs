@@ -166,7 +166,7 @@ impl Mux {
                 Err(reason) => Err(reason),
             },
             Kind::ConnectFailed => {
-                stream.cut(Reason::from_code(msg.code).unwrap_or(Reason::LocalError));
+                stream.cut(failure(msg.code));
                 Ok(())
             }
             Kind::Content => stream
@@ -377,6 +377,12 @@ impl Mux {
         }
         self.settle(id, now);
     }
+}
+
+/// Why a dial failed, as the edge says. `done` is no failure: taken for one, its stream would wait for bytes to deliver.
+fn failure(code: u32) -> Reason {
+    let reason = Reason::from_code(code).filter(|reason| *reason != Reason::Done);
+    reason.unwrap_or(Reason::LocalError)
 }
 
 /// What a base edge's error text means: its words are its language's own, and only their sense is used.
