@@ -229,7 +229,9 @@ impl World {
                 return self.net.fail("one record", || line);
             }
             let proof = self.proofs.contains(&id);
-            if proof && flow.status != Some(200) && !(self.net.tight && flow.status == Some(503)) {
+            let limited = self.net.tight
+                && (flow.status == Some(503) || flow.base && flow.status == Some(502));
+            if proof && flow.status != Some(200) && !limited {
                 return self.net.fail("convergence", || {
                     format!("a new stream after healing: {line}")
                 });

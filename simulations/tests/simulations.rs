@@ -6,10 +6,10 @@ mod simulations {
     /// Seeds that once found something, with what.
     #[cfg(not(tunnel_canary))]
     const COMMITTED: &[u64] = &[
-        5,    // `connected` took more credit for granted than it was given
-        21,   // a dial for a stream that had ended before outputs were polled
+        5,       // `connected` took more credit for granted than it was given
+        21,      // a dial for a stream that had ended before outputs were polled
         101_387, // a `connect-failed` that said `done` left its stream behind
-        1235, // an edge that spoke before its `connected` wrote the client's reply
+        1235,    // an edge that spoke before its `connected` wrote the client's reply
     ];
     /// The fixed range.
     const SEEDS: std::ops::Range<u64> = 100_000..103_000;
