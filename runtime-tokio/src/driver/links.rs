@@ -12,6 +12,8 @@ use crate::grpc::{self, Link, Loss, Received};
 const RECEIVED_PER_TURN: usize = 64;
 /// Messages given to it in one turn: HTTP/2's buffer is full before that in bulk.
 const SENT_PER_TURN: usize = 8;
+/// Payload taken from a link, and given to it, in one turn.
+const BYTES_PER_TURN: usize = 128 * 1024;
 
 pub(super) struct LinkSlot {
     link: Link,
@@ -60,12 +62,17 @@ impl<S: Shell> Driver<S> {
             return Heard::Part;
         };
         let mut cx = Context::from_waker(slot.source.waker());
+        let mut bytes = 0;
         for _ in 0..RECEIVED_PER_TURN {
+            if bytes >= BYTES_PER_TURN {
+                break;
+            }
             if !self.machine.wants_message(id) {
                 return Heard::All;
             }
             match slot.link.poll_received(&mut cx) {
                 Poll::Ready(Ok(Received::Message(message))) => {
+                    bytes += message.data.len();
                     self.machine.handle_message(id, message, self.clock.now())
                 }
                 Poll::Ready(Ok(Received::Established { version1 })) => {
@@ -89,15 +96,19 @@ impl<S: Shell> Driver<S> {
         };
         let mut cx = Context::from_waker(slot.source.waker());
         let now = self.clock.now();
-        let mut sent = 0;
-        while sent < SENT_PER_TURN && slot.link.poll_room(&mut cx).is_ready() {
+        let (mut sent, mut bytes) = (0, 0);
+        while sent < SENT_PER_TURN
+            && bytes < BYTES_PER_TURN
+            && slot.link.poll_room(&mut cx).is_ready()
+        {
             let Some(message) = self.machine.poll_transmit(id, now) else {
                 break;
             };
+            bytes += message.data.len();
             slot.link.send(message);
             sent += 1;
         }
-        if sent == SENT_PER_TURN {
+        if sent == SENT_PER_TURN || bytes >= BYTES_PER_TURN {
             slot.source.make_ready();
         }
         // Out with it now; if this is the connection's end, the next turn hears it again.

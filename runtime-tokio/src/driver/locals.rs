@@ -17,7 +17,7 @@ use crate::net::closing;
 use crate::net::socket::Socket;
 
 /// Bytes read from a socket, and written to it, in one turn.
-const BYTES_PER_TURN: usize = 128 * 1024;
+const BYTES_PER_TURN: usize = 64 * 1024;
 
 /// A stream's local end.
 pub(super) enum Local {

@@ -31,7 +31,9 @@ pub(crate) use mailbox::{Command, Mailbox};
 use ready::{ReadyQueue, Source};
 
 /// Turns in one poll of the driver; then others on this thread get theirs, and the timer and new readiness are looked at.
-const TURNS_PER_POLL: usize = 16;
+///
+/// Few, and short ones: what became ready meanwhile waits for all of them, which is what a keystroke waits beside a bulk copy.
+const TURNS_PER_POLL: usize = 4;
 
 /// What can be ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
