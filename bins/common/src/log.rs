@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
+use tracing::Level;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -21,13 +22,15 @@ pub const AUDIT: &str = "audit";
 pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
     let refuse = |text: &dyn std::fmt::Display| ConfigError::of_file(Path::new("log"), text);
     // The transport's own words are for those who ask for them by name: "debug,h2=debug".
-    let level = match log.level.contains("debug") || log.level.contains("trace") {
+    let mut levels = match log.level.contains("debug") || log.level.contains("trace") {
         true => format!("h2=info,rustls=info,{}", log.level),
         false => log.level.clone(),
     };
-    let levels = EnvFilter::try_new(level).map_err(|error| refuse(&error))?;
+    // Audit records have their own place. Said by directives and not by a function, as these are asked once a call site:
+    // a function would be asked for each of h2's spans, several a message.
+    levels.push_str(",audit=off");
+    let levels = EnvFilter::try_new(levels).map_err(|error| refuse(&error))?;
     let is_plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let not_audit = filter::filter_fn(|about| about.target() != AUDIT);
     let text = (log.format == LogFormat::Text).then(|| {
         fmt::layer()
             .with_writer(std::io::stderr)
@@ -40,13 +43,17 @@ pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Confi
             .flatten_event(true)
             .with_ansi(false)
     });
-    let lines = text.map(Layer::boxed).or(json.map(Layer::boxed));
-    let lines = lines.map(|layer| layer.with_filter(filter::FilterExt::and(levels, not_audit)));
-    let audit = AuditLayer::open(&log.audit)?
-        .map(|layer| layer.with_filter(filter::filter_fn(|about| about.target() == AUDIT)));
+    // Only layers that are there: for an absent one the registry would make every span of every library.
+    let mut layers = Vec::new();
+    if let Some(lines) = text.map(Layer::boxed).or(json.map(Layer::boxed)) {
+        layers.push(lines.with_filter(levels).boxed());
+    }
+    if let Some(audit) = AuditLayer::open(&log.audit)? {
+        let only = filter::Targets::new().with_target(AUDIT, Level::INFO);
+        layers.push(audit.with_filter(only).boxed());
+    }
     tracing_subscriber::registry()
-        .with(lines)
-        .with(audit)
+        .with(layers)
         .try_init()
         .map_err(|error| refuse(&error))
 }
