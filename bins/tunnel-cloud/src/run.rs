@@ -164,6 +164,7 @@ fn streams(config: &CloudConfig) -> StreamConfig {
     StreamConfig {
         window_bytes_min: streams.window_bytes_min.into(),
         window_bytes_max: streams.window_bytes_max.into(),
+        resume: streams.resume,
         idle_timeout: streams.idle_timeout,
         grace: streams.grace,
         answer_timeout: config.limits.answer_timeout,

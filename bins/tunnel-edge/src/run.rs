@@ -163,6 +163,7 @@ fn streams(config: &EdgeConfig) -> StreamConfig {
     StreamConfig {
         window_bytes_min: streams.window_bytes_min.into(),
         window_bytes_max: streams.window_bytes_max.into(),
+        resume: streams.resume,
         idle_timeout: streams.idle_timeout,
         grace: streams.grace,
         dial_timeout: config.targets.dial_timeout,
