@@ -7,6 +7,7 @@
 pub mod base_peers;
 pub mod binaries;
 pub mod connect;
+pub mod cutter;
 pub mod expect;
 pub mod fake_cloud;
 pub mod fake_edge;
