@@ -10,8 +10,8 @@ use crate::grpc::{self, Link, Loss, Received};
 
 /// Messages taken from a link in one turn.
 const RECEIVED_PER_TURN: usize = 64;
-/// Messages given to it in one turn: HTTP/2's buffer is full before that in bulk.
-const SENT_PER_TURN: usize = 8;
+/// Messages given to it in one turn: more than came, so that what is answered at once never piles up.
+const SENT_PER_TURN: usize = 128;
 /// Payload taken from a link, and given to it, in one turn.
 const BYTES_PER_TURN: usize = 128 * 1024;
 
