@@ -162,13 +162,13 @@ impl Receive {
     }
 
     /// Promises a new window behind what was written: this stream's part of the link's window, which grows if half of the
-    /// part was used up within a round trip. The first use brings the smallest window, in any case.
+    /// part was used up within two round trips: a socket that takes a whole window at once grants once a round trip. The first use brings the smallest window, in any case.
     fn grant(&mut self, now: Instant, line: Option<Line<'_>>) {
         let mut window = self.window.max(self.window_min);
         if let Some((round_trip, shared)) = line {
             let busy = shared.count(&mut self.granted_in, now);
             let took = now.saturating_duration_since(self.granted_at);
-            if took < round_trip && self.window >= self.part(shared, busy) {
+            if took < round_trip * 2 && self.window >= self.part(shared, busy) {
                 shared.grow(self.window_max.saturating_mul(busy));
             }
             window = self.part(shared, busy);
