@@ -332,9 +332,7 @@ impl Mux {
             && let Some(link) = entry.link.take()
         {
             entry.place = Place::default();
-            if let Some(link) = self.links.get_mut(&link) {
-                link.streams.remove(&id);
-            }
+            leave(&mut self.links, &mut self.items, link, id);
         }
         if entry.stream.is_detached() && entry.stream.phase() == Phase::Open && !entry.detached_told
         {
@@ -430,14 +428,8 @@ impl Mux {
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, Timer::Stream(id)));
         }
-        if let Some(link_id) = entry.link
-            && let Some(link) = self.links.get_mut(&link_id)
-        {
-            link.streams.remove(&id);
-            if link.full.remove(&id) && link.full.is_empty() {
-                self.items
-                    .push_back(Item::Output(Output::LinkReadable(link_id)));
-            }
+        if let Some(link) = entry.link {
+            leave(&mut self.links, &mut self.items, link, id);
         }
         self.topics.remove(&entry.stream.identity.topic);
         if self.role == Role::Acceptor {
@@ -466,6 +458,22 @@ impl Mux {
             }
             self.timers.insert((at, Timer::Link(id)));
         }
+    }
+}
+
+/// A stream goes by this link no more. If it was the last that held up the link's reading, that goes on.
+fn leave(
+    links: &mut BTreeMap<LinkId, Link>,
+    items: &mut VecDeque<Item>,
+    link_id: LinkId,
+    id: StreamId,
+) {
+    let Some(link) = links.get_mut(&link_id) else {
+        return;
+    };
+    link.streams.remove(&id);
+    if link.full.remove(&id) && link.full.is_empty() {
+        items.push_back(Item::Output(Output::LinkReadable(link_id)));
     }
 }
 

@@ -1,9 +1,9 @@
 //! Streams that outlive their links: detached, asked for again, resumed (PROTOCOL.md, "Attachment").
 
-use super::{Item, Mux};
+use super::{Mux, leave};
 use crate::link::schedule::Place;
 use crate::name::Topic;
-use crate::output::{Event, LinkId, Output, StreamId};
+use crate::output::{Event, LinkId, StreamId};
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::stream::Resumption;
@@ -17,14 +17,8 @@ impl Mux {
         let Some(entry) = self.streams.get_mut(&id) else {
             return;
         };
-        if let Some(link_id) = entry.link.take()
-            && let Some(link) = self.links.get_mut(&link_id)
-        {
-            link.streams.remove(&id);
-            if link.full.remove(&id) && link.full.is_empty() {
-                self.items
-                    .push_back(Item::Output(Output::LinkReadable(link_id)));
-            }
+        if let Some(link) = entry.link.take() {
+            leave(&mut self.links, &mut self.items, link, id);
         }
         entry.place = Place::default();
         match entry.stream.is_resumable(&self.config.streams) {
@@ -110,10 +104,8 @@ impl Mux {
         if !proved || msg.epoch <= stream.epoch() || stream.ended().is_some() {
             return self.refuse(link_id, kind, msg, Reason::UnknownStream);
         }
-        if let Some(old) = entry.link.replace(link_id)
-            && let Some(old) = self.links.get_mut(&old)
-        {
-            old.streams.remove(&id);
+        if let Some(old) = entry.link.replace(link_id) {
+            leave(&mut self.links, &mut self.items, old, id);
         }
         entry.place = Place::default();
         if let Some(link) = self.links.get_mut(&link_id) {

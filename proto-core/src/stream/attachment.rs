@@ -199,12 +199,17 @@ impl Stream {
         self.attachment.introduction
     }
 
+    /// How long it is kept without a way.
+    fn grace(&self, config: &StreamConfig) -> Duration {
+        match self.role {
+            Role::Acceptor if !self.attachment.heard => config.grace_unheard,
+            Role::Opener | Role::Acceptor => config.grace,
+        }
+    }
+
     pub(super) fn attachment_deadline(&self, config: &StreamConfig) -> Option<Instant> {
         let attachment = &self.attachment;
-        let grace = match self.role {
-            Role::Acceptor if !attachment.heard => config.grace_unheard,
-            Role::Opener | Role::Acceptor => config.grace,
-        };
+        let grace = self.grace(config);
         [
             attachment.detached_at.map(|since| since + grace),
             attachment
@@ -225,10 +230,7 @@ impl Stream {
         let is_over =
             |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= now);
         let attachment = &self.attachment;
-        let grace = match self.role {
-            Role::Acceptor if !attachment.heard => config.grace_unheard,
-            Role::Opener | Role::Acceptor => config.grace,
-        };
+        let grace = self.grace(config);
         if is_over(attachment.detached_at, grace) {
             // "If only acks are missing at the grace's end, that is `done` (unconfirmed), no failure."
             let unconfirmed =
