@@ -5,12 +5,13 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::connect::{Context, Reply};
 use crate::instance::Instance;
+use crate::link::NewLink;
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux, NewStream};
 use crate::name::{NodeName, Topic};
 use crate::output::{
-    Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo,
-    StreamRecord, Timer,
+    Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkKind, LinkLoss, Output, StreamId,
+    StreamInfo, StreamRecord, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
@@ -118,10 +119,14 @@ impl NodeHub {
         }
         let spelling = up.spelling.to_string();
         self.node = up.spelling;
-        let dialect = Some(up.dialect);
-        let link = self
-            .mux
-            .add_link(dialect, spelling, up.instance, up.remote, now);
+        let new = NewLink {
+            kind: LinkKind::Edge,
+            dialect: Some(up.dialect),
+            node: spelling,
+            instance: up.instance,
+            remote: up.remote,
+        };
+        let link = self.mux.add_link(new, now);
         for (_, id) in core::mem::take(&mut self.waiting) {
             self.attach(id, link, now);
         }

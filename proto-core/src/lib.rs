@@ -40,6 +40,7 @@ mod mux;
 pub mod name;
 pub mod output;
 pub mod reason;
+pub mod replica;
 mod stream;
 pub mod target;
 pub mod time;
@@ -52,7 +53,8 @@ pub use edge::Edge;
 pub use hub::NodeHub;
 pub use instance::Instance;
 pub use machine::Machine;
-pub use output::{Event, LinkId, Output, StreamId};
+pub use output::{Event, LinkId, LinkKind, Output, StreamId};
+pub use replica::ReplicaId;
 pub use time::{Instant, WallTime};
 pub use wire::Dialect;
 

@@ -2,11 +2,14 @@
 
 use crate::connect::Reply;
 use crate::instance::Instance;
+use crate::name::NodeName;
 use crate::reason::Reason;
+use crate::replica::{Held, Holder, ReplicaId};
 use crate::target::Target;
 use crate::time::Instant;
 use crate::wire::Dialect;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
@@ -83,8 +86,79 @@ pub enum Output {
     },
     /// Make a link to the cloud.
     Connect(ConnectAttempt),
+    /// Something between this replica and the others.
+    Cluster(ClusterOutput),
     /// Something that logs, metrics and audit records tell.
     Event(Event),
+}
+
+/// What a replica's machines want of the part that knows the other replicas and the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterOutput {
+    /// A hub: make a link for its node to another replica, on the connection that there is; `peer_link_up` or
+    /// `peer_link_failed` hears of it.
+    ConnectPeer {
+        /// By which its outcome is reported.
+        attempt: AttemptId,
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// A hub: this replica's newest link to its edge has come, changed, or gone (`None`). The others are to be told.
+    Held(Option<Held>),
+    /// A hub: nobody is known to hold its node; ask the registry. `handle_found` hears the answer.
+    FindNode,
+    /// A hub: this replica, the registry's answer, does not hold its node.
+    WrongNode(ReplicaId),
+    /// The peers: tell the hub of this node, if there is one, who else holds it: `set_holders`.
+    Holders {
+        /// Whose hub.
+        node: NodeName,
+        /// All of them.
+        holders: Vec<Holder>,
+    },
+}
+
+/// What a link is to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkKind {
+    /// An edge's or a client's own, to the cloud.
+    Uplink,
+    /// An edge's, at a replica: leads to its acceptor.
+    Edge,
+    /// A client's, at a replica: leads to an opener.
+    Client,
+    /// One that another replica made for one node: leads to openers.
+    PeerIn,
+    /// One that this replica made to another for one node: leads to the acceptor.
+    PeerOut,
+    /// One on which another replica says what it holds.
+    ControlIn,
+    /// One on which this replica says what it holds.
+    ControlOut,
+}
+
+impl LinkKind {
+    /// The word for metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkKind::Uplink => "uplink",
+            LinkKind::Edge => "edge",
+            LinkKind::Client => "client",
+            LinkKind::PeerIn | LinkKind::PeerOut | LinkKind::ControlIn | LinkKind::ControlOut => {
+                "peer"
+            }
+        }
+    }
+
+    /// Whether another replica of the same cluster is at the other end.
+    pub fn is_peer(self) -> bool {
+        match self {
+            LinkKind::Uplink | LinkKind::Edge | LinkKind::Client => false,
+            LinkKind::PeerIn | LinkKind::PeerOut | LinkKind::ControlIn | LinkKind::ControlOut => {
+                true
+            }
+        }
+    }
 }
 
 /// A try to make a link.
@@ -195,6 +269,8 @@ pub enum Event {
     LinkUp {
         /// Which.
         link: LinkId,
+        /// What it is to this process.
+        kind: LinkKind,
         /// What it speaks.
         dialect: Dialect,
     },
@@ -202,6 +278,8 @@ pub enum Event {
     LinkDown {
         /// Which.
         link: LinkId,
+        /// What it was to this process.
+        kind: LinkKind,
         /// Why.
         why: LinkLoss,
         /// Streams that ended with it.
@@ -344,6 +422,8 @@ pub struct StreamInfo {
 pub struct LinkInfo {
     /// Which.
     pub link: LinkId,
+    /// What it is to this process.
+    pub kind: LinkKind,
     /// What it speaks.
     pub dialect: Dialect,
     /// The edge process's instance, if it says.

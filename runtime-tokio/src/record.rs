@@ -18,11 +18,13 @@ impl Teller<'_> {
     pub(crate) fn tell(&self, event: &Event, dialect_of: impl Fn(LinkId) -> Option<Dialect>) {
         let (node, metrics) = (self.node, self.metrics);
         match event {
-            Event::LinkUp { link, dialect } => {
+            Event::LinkUp { link, dialect, .. } => {
                 metrics.link_up(labels(*dialect));
                 tracing::info!(node, %link, dialect = dialect.as_str(), "a link is up");
             }
-            Event::LinkDown { link, why, streams } => {
+            Event::LinkDown {
+                link, why, streams, ..
+            } => {
                 if let Some(dialect) = dialect_of(*link) {
                     metrics.link_down(labels(dialect), why.as_str());
                 }

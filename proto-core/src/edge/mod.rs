@@ -7,12 +7,13 @@ pub use backoff::Reconnect;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::instance::Instance;
+use crate::link::NewLink;
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux};
 use crate::name::NodeName;
 use crate::output::{
-    AttemptId, ConnectAttempt, Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkLoss,
-    Output, StreamId, StreamInfo, Timer,
+    AttemptId, ConnectAttempt, Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkKind,
+    LinkLoss, Output, StreamId, StreamInfo, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
@@ -123,10 +124,14 @@ impl Edge {
         if self.uplink != Uplink::Connecting(attempt) {
             return None;
         }
-        let instance = Some(self.instance.clone());
-        let link = self
-            .mux
-            .add_link(None, self.node.to_string(), instance, remote, now);
+        let new = NewLink {
+            kind: LinkKind::Uplink,
+            dialect: None,
+            node: self.node.to_string(),
+            instance: Some(self.instance.clone()),
+            remote,
+        };
+        let link = self.mux.add_link(new, now);
         self.uplink = Uplink::Started(link);
         Some(link)
     }

@@ -7,7 +7,7 @@ pub(crate) mod window;
 use crate::config::Config;
 use crate::instance::Instance;
 use crate::name::Topic;
-use crate::output::StreamId;
+use crate::output::{LinkKind, StreamId};
 use crate::proto::StreamMsg;
 use crate::time::Instant;
 use crate::wire::{CATEGORY_LINK, Dialect, Kind};
@@ -24,9 +24,22 @@ const UNKNOWN_MAX: usize = 64;
 /// Assumed until a heartbeat has measured it.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
 
+/// A link that is to be added.
+#[derive(Debug)]
+pub(crate) struct NewLink {
+    pub(crate) kind: LinkKind,
+    /// `None`: awaited from the response's headers.
+    pub(crate) dialect: Option<Dialect>,
+    /// The node's name as it is written in the link's messages; empty on a control link.
+    pub(crate) node: String,
+    pub(crate) instance: Option<Instance>,
+    pub(crate) remote: String,
+}
+
 /// One link. Everything of it is here or in the places of its streams, and goes with it.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(crate) kind: LinkKind,
     pub(crate) dialect: Dialect,
     /// The node's name as it is written in messages of this link.
     pub(crate) node: String,
@@ -54,20 +67,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(
-        dialect: Dialect,
-        node: String,
-        instance: Option<Instance>,
-        remote: String,
-        heartbeat: Heartbeat,
-        config: &Config,
-        now: Instant,
-    ) -> Link {
+    pub(crate) fn new(new: NewLink, heartbeat: Heartbeat, config: &Config, now: Instant) -> Link {
         Link {
-            dialect,
-            node,
-            instance,
-            remote,
+            kind: new.kind,
+            dialect: new.dialect.unwrap_or(Dialect::Base),
+            node: new.node,
+            instance: new.instance,
+            remote: new.remote,
             up_at: now,
             draining: false,
             heartbeat,

@@ -16,6 +16,7 @@ impl Mux {
     pub(crate) fn link_infos(&self) -> impl Iterator<Item = LinkInfo> {
         self.links.iter().map(|(id, link)| LinkInfo {
             link: *id,
+            kind: link.kind,
             dialect: link.dialect,
             instance: link.instance.clone(),
             remote: link.remote.clone(),

@@ -14,10 +14,9 @@ mod timers;
 
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::instance::Instance;
-use crate::link::Link;
 use crate::link::heartbeat::{Heartbeat, Mode};
 use crate::link::schedule::Place;
+use crate::link::{Link, NewLink};
 use crate::name::Topic;
 use crate::output::{Event, LinkEnd, LinkId, LinkLoss, Output, StreamId, Timer};
 use crate::reason::Reason;
@@ -164,15 +163,8 @@ impl Mux {
     // Links.
 
     /// A link whose dialect is settled, or (`None`) awaited from the response's headers.
-    pub(crate) fn add_link(
-        &mut self,
-        dialect: Option<Dialect>,
-        node: String,
-        instance: Option<Instance>,
-        remote: String,
-        now: Instant,
-    ) -> LinkId {
-        let mode = match (dialect, self.role) {
+    pub(crate) fn add_link(&mut self, new: NewLink, now: Instant) -> LinkId {
+        let mode = match (new.dialect, self.role) {
             (None, _) => Mode::BaseKnock,
             (Some(Dialect::V1), _) => Mode::V1,
             (Some(Dialect::Base), Role::Opener) => Mode::BaseCloud,
@@ -180,18 +172,15 @@ impl Mux {
         };
         let heartbeat = Heartbeat::new(mode, &self.config.links, &mut self.rng, now);
         let id = LinkId(self.fresh_id());
-        let link = Link::new(
-            dialect.unwrap_or(Dialect::Base),
-            node,
-            instance,
-            remote,
-            heartbeat,
-            &self.config,
-            now,
-        );
+        let (kind, dialect) = (new.kind, new.dialect);
+        let link = Link::new(new, heartbeat, &self.config, now);
         self.links.insert(id, link);
         if let Some(dialect) = dialect {
-            self.event(Event::LinkUp { link: id, dialect });
+            self.event(Event::LinkUp {
+                link: id,
+                kind,
+                dialect,
+            });
         }
         self.settle_link(id);
         id
@@ -203,7 +192,12 @@ impl Mux {
             return;
         };
         link.establish(dialect, now);
-        self.event(Event::LinkUp { link: id, dialect });
+        let kind = link.kind;
+        self.event(Event::LinkUp {
+            link: id,
+            kind,
+            dialect,
+        });
         self.settle_link(id);
     }
 
@@ -225,6 +219,7 @@ impl Mux {
         }
         self.event(Event::LinkDown {
             link: id,
+            kind: link.kind,
             why,
             streams: link.streams.len(),
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto_core::connect::Reply;
 use proto_core::name::NodeName;
-use proto_core::output::ConnectAttempt;
+use proto_core::output::{ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Dialect, Event, Instant, LinkId, Machine, NodeHub, StreamId};
 use tokio::task::AbortHandle;
@@ -53,6 +53,8 @@ impl Shell for HubShell {
 
     fn connect(&mut self, _: ConnectAttempt) {}
 
+    fn cluster(&mut self, _: ClusterOutput) {}
+
     fn replied(&mut self, reply: &Reply) {
         let (code, reason) = (reply.status(), reply.reason_word());
         self.replica.metrics().connect_reply(code, reason);
@@ -67,7 +69,7 @@ impl Shell for HubShell {
     }
 
     fn event(&mut self, hub: &NodeHub, event: Event) {
-        if let Event::LinkUp { link, dialect } = event {
+        if let Event::LinkUp { link, dialect, .. } = event {
             self.dialects.insert(link, dialect);
         }
         let teller = Teller {

@@ -9,7 +9,7 @@ use proto_core::cloud::Admission;
 use proto_core::connect::{ConnectRequest, Reply};
 use proto_core::hub::{LinkUp, OpenRequest};
 use proto_core::name::NodeName;
-use proto_core::{Budget, Cloud, Config, Dialect, Event, Instance, NodeHub};
+use proto_core::{Budget, Cloud, Config, Dialect, Event, Instance, LinkKind, NodeHub};
 use tokio::sync::{Notify, watch};
 
 use super::hub::HubShell;
@@ -185,8 +185,14 @@ impl Replica {
     /// Does what an event of a hub means for the whole replica.
     pub(super) fn event(&self, node: &NodeName, event: &Event) {
         match event {
-            Event::LinkUp { .. } => self.with_cloud(|cloud| cloud.link_up(node)),
-            Event::LinkDown { .. } => {
+            Event::LinkUp {
+                kind: LinkKind::Edge,
+                ..
+            } => self.with_cloud(|cloud| cloud.link_up(node)),
+            Event::LinkDown {
+                kind: LinkKind::Edge,
+                ..
+            } => {
                 let (now, wall) = (self.clock.now(), self.clock.wall());
                 self.with_cloud(|cloud| cloud.link_down(node, now, wall));
             }
@@ -204,7 +210,9 @@ impl Replica {
                 });
                 self.with_cloud(Cloud::connect_ended);
             }
-            Event::ConnectFailed { .. }
+            Event::LinkUp { .. }
+            | Event::LinkDown { .. }
+            | Event::ConnectFailed { .. }
             | Event::Dialed { .. }
             | Event::Detached { .. }
             | Event::Resumed { .. }

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use proto_core::output::ConnectAttempt;
+use proto_core::output::{ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Event, Instant, LinkId, Machine, Output, StreamId};
 use tokio::task::JoinSet;
@@ -80,6 +80,8 @@ pub(crate) trait Shell: Send + Unpin + 'static {
     fn dial(&mut self, id: StreamId, target: Target) -> Option<tokio::task::AbortHandle>;
     /// Make a link; the answer comes by the mailbox (edge).
     fn connect(&mut self, attempt: ConnectAttempt);
+    /// Something between this replica and the others (cloud).
+    fn cluster(&mut self, wish: ClusterOutput);
     /// A CONNECT is being answered (cloud).
     fn replied(&mut self, reply: &proto_core::connect::Reply);
     /// A socket was read and written, for metrics.
@@ -198,6 +200,7 @@ impl<S: Shell> Driver<S> {
                 Output::Dial { id, target } => self.dial(id, target),
                 Output::Close { id, reset } => self.close_local(id, reset),
                 Output::Connect(attempt) => self.shell.connect(attempt),
+                Output::Cluster(wish) => self.shell.cluster(wish),
                 Output::Event(event) => self.shell.event(&self.machine, event),
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto_core::connect::Reply;
 use proto_core::name::NodeName;
-use proto_core::output::ConnectAttempt;
+use proto_core::output::{ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Dialect, Edge, Event, Instant, LinkId, Machine, StreamId};
 use tokio::sync::watch;
@@ -107,6 +107,8 @@ impl Shell for EdgeShell {
         });
     }
 
+    fn cluster(&mut self, _: ClusterOutput) {}
+
     fn replied(&mut self, _: &Reply) {}
 
     fn moved(&mut self, moved: Moved) {
@@ -125,7 +127,7 @@ impl Shell for EdgeShell {
                 .map(|(_, dialect)| dialect)
         });
         match event {
-            Event::LinkUp { link, dialect } => {
+            Event::LinkUp { link, dialect, .. } => {
                 self.up = Some((link, dialect));
                 self.linked.send_replace(true);
             }
