@@ -88,6 +88,8 @@ pub enum Admission {
 #[derive(Debug, Default)]
 struct Node {
     links: usize,
+    /// Another replica holds a link of it.
+    elsewhere: bool,
     lost: Option<(Instant, WallTime)>,
 }
 
@@ -102,6 +104,7 @@ pub struct Cloud {
     users: BTreeMap<UserName, Budget>,
     links: usize,
     connects: usize,
+    draining: bool,
     /// Links that may be taken at once, in thousandths; refilled with time.
     tokens_milli: u64,
     refilled_at: Instant,
@@ -119,6 +122,7 @@ impl Cloud {
             users: BTreeMap::new(),
             links: 0,
             connects: 0,
+            draining: false,
             tokens_milli: u64::from(config.links_per_second_max) * 1000,
             refilled_at: now,
         }
@@ -134,6 +138,13 @@ impl Cloud {
     /// # Errors
     /// At the limit of links, or of new links a second; then with the time after which to come again.
     pub fn admit_link(&mut self, now: Instant) -> Result<(), LinkRefusal> {
+        if self.draining {
+            return Err(LinkRefusal {
+                code: GrpcCode::Unavailable,
+                text: "this replica is leaving; another takes the link",
+                pushback: None,
+            });
+        }
         if self.links >= self.config.links_max {
             return Err(LinkRefusal {
                 code: GrpcCode::Unavailable,
@@ -185,6 +196,40 @@ impl Cloud {
         }
     }
 
+    /// What the other replicas say: one of them holds a link of this node, or none does any more.
+    pub fn set_elsewhere(
+        &mut self,
+        node: &NodeName,
+        elsewhere: bool,
+        now: Instant,
+        wall: WallTime,
+    ) {
+        if !elsewhere && !self.nodes.contains_key(node) {
+            return;
+        }
+        let node = self.nodes.entry(node.clone()).or_default();
+        if node.elsewhere && !elsewhere {
+            node.lost = Some((now, wall));
+        }
+        node.elsewhere = elsewhere;
+    }
+
+    /// This replica leaves: it takes no more links and no more CONNECTs.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether it is leaving.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Since when a node is away, as far as this replica knows.
+    pub fn offline_since(&self, node: &NodeName) -> Option<WallTime> {
+        let node = self.nodes.get(node)?;
+        node.lost.map(|(_, wall)| wall)
+    }
+
     /// Links that are up.
     pub fn links(&self) -> usize {
         self.links
@@ -231,11 +276,14 @@ impl Cloud {
         if seen.is_none() && !self.listed.contains(&node) {
             return Admission::Refuse(Reply::refused(Reason::UnknownNode, &context));
         }
+        if self.draining {
+            return Admission::Refuse(Reply::refused(Reason::Draining, &context));
+        }
         if self.connects >= self.config.connects_max {
             return Admission::Refuse(Reply::refused(Reason::OverLimit, &context));
         }
         let offline_since = seen.and_then(|seen| seen.lost).map(|(_, wall)| wall);
-        let here = seen.is_some_and(|seen| seen.links > 0);
+        let here = seen.is_some_and(|seen| seen.links > 0 || seen.elsewhere);
         let last_seen = seen.and_then(|seen| seen.lost).map(|(at, _)| at);
         let expected = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
         if !here && (expected >= EXPECTED_BACK || self.config.node_wait.is_zero()) {

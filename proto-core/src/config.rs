@@ -43,6 +43,10 @@ pub struct StreamConfig {
     pub base_stuck_timeout: Duration,
     /// Base dialect: a stream whose local side has ended is closed after so long without a byte.
     pub base_half_close_timeout: Duration,
+    /// How long a stream may wait for its node's link, if the node is expected back.
+    pub node_wait: Duration,
+    /// Relay: what one direction of a stream may hold, in bytes.
+    pub relay_bytes_max: u64,
     /// The longest that an ack waits for company.
     pub ack_delay: Duration,
 }
@@ -63,6 +67,8 @@ impl Default for StreamConfig {
             base_buffer_bytes_max: 1024 * 1024,
             base_stuck_timeout: Duration::from_secs(10),
             base_half_close_timeout: Duration::from_secs(30),
+            node_wait: Duration::from_secs(3),
+            relay_bytes_max: 256 * 1024,
             ack_delay: Duration::from_millis(25),
         }
     }

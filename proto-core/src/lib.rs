@@ -40,6 +40,7 @@ mod mux;
 pub mod name;
 pub mod output;
 pub mod reason;
+mod relay;
 pub mod replica;
 mod stream;
 pub mod target;

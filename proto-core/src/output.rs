@@ -324,6 +324,8 @@ pub enum Event {
     },
     /// A stream is over: the audit record.
     StreamEnded(StreamRecord),
+    /// A stream that was passed on here is over: the audit record, as far as this replica knows.
+    Relayed(StreamRecord),
     /// Something was refused that is no stream of ours.
     Refused(Reason),
     /// A message was ignored: of an unknown type, for no stream, out of place.

@@ -21,6 +21,7 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
         instance: None,
         spelling: node,
         remote: String::new(),
+        wall_ms: 0,
     };
     let link = hub.link_up(up, now);
     let id = hub.open(

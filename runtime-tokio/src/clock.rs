@@ -36,6 +36,14 @@ impl Clock {
         WallTime::from_unix_seconds(since.as_secs())
     }
 
+    /// The same in milliseconds since 1970, which other replicas compare with theirs.
+    pub fn wall_ms(&self) -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// What it said at a time of the core's, as far as can be told now.
     pub fn wall_at(&self, at: Instant) -> WallTime {
         let ago = self.now().saturating_duration_since(at).as_secs();

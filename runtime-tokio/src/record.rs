@@ -62,6 +62,7 @@ impl Teller<'_> {
                 metrics.dialed(failure.map_or("ok", |reason| reason.as_str()), *took)
             }
             Event::StreamEnded(record) => self.stream_ended(record),
+            Event::Relayed(record) => self.audit(record),
             Event::Refused(reason) => {
                 metrics.refused(reason.as_str());
                 tracing::info!(node, reason = reason.as_str(), "something was refused");
@@ -75,8 +76,12 @@ impl Teller<'_> {
     }
 
     fn stream_ended(&self, record: &StreamRecord) {
+        self.metrics.stream_closed(record.reason.as_str());
+        self.audit(record);
+    }
+
+    fn audit(&self, record: &StreamRecord) {
         let reason = record.reason.as_str();
-        self.metrics.stream_closed(reason);
         let duration = record.ended_at.saturating_duration_since(record.opened_at);
         tracing::info!(
             target: "audit",

@@ -132,6 +132,7 @@ impl World {
             instance,
             spelling: name(node),
             remote: String::from("192.0.2.1:1"),
+            wall_ms: 0,
         };
         let net = &mut self.net;
         if let Slot::Hub(host) = &mut self.hosts[host] {

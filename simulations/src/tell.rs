@@ -89,6 +89,7 @@ impl<M: Machine> Host<M> {
 
     pub(crate) fn tell(&mut self, net: &mut Net, event: CoreEvent) {
         match event {
+            CoreEvent::Relayed(_) => {} // One replica passes nothing on.
             CoreEvent::LinkUp { .. } => {
                 net.cover.hit("link up");
                 if self.proc == CLOUD {

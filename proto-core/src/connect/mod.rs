@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::reason::ConnectRefusal;
 use crate::time::Instant;
 
+pub(crate) use reply::line;
 pub use reply::{Context, Reply};
 pub use request::{ConnectRequest, HEADER_FIELDS_MAX, ProxyCredentials, TRACE_ID_BYTES_MAX};
 

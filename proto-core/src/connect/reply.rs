@@ -99,7 +99,7 @@ impl Reply {
 }
 
 /// The line that a person reads: in the status line, where nc shows it, and as the body.
-fn line(refusal: ConnectRefusal, context: &Context<'_>) -> String {
+pub(crate) fn line(refusal: ConnectRefusal, context: &Context<'_>) -> String {
     let limits = context.limits;
     match refusal {
         ConnectRefusal::Malformed => {

@@ -130,6 +130,7 @@ impl Edge {
             node: self.node.to_string(),
             instance: Some(self.instance.clone()),
             remote,
+            user: String::new(),
         };
         let link = self.mux.add_link(new, now);
         self.uplink = Uplink::Started(link);
@@ -274,7 +275,11 @@ machine_over_mux!(Edge {
                     why,
                     now,
                 } => self.uplink_ended(link, up_at, why, now),
-                Item::Opened(..) | Item::OpenFailed(..) | Item::WantsWay(..) => {}
+                Item::Opened(..)
+                | Item::OpenFailed(..)
+                | Item::WantsWay(..)
+                | Item::Claimed(..)
+                | Item::WrongWay(..) => {}
             }
         }
     }

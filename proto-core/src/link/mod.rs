@@ -11,7 +11,7 @@ use crate::output::{LinkKind, StreamId};
 use crate::proto::StreamMsg;
 use crate::time::Instant;
 use crate::wire::{CATEGORY_LINK, Dialect, Kind};
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use bytes::Bytes;
 use core::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) struct NewLink {
     pub(crate) node: String,
     pub(crate) instance: Option<Instance>,
     pub(crate) remote: String,
+    /// Client: who is verified to be at the other end.
+    pub(crate) user: String,
 }
 
 /// One link. Everything of it is here or in the places of its streams, and goes with it.
@@ -45,6 +47,7 @@ pub(crate) struct Link {
     pub(crate) node: String,
     pub(crate) instance: Option<Instance>,
     pub(crate) remote: String,
+    pub(crate) user: String,
     pub(crate) up_at: Instant,
     /// Takes no new streams.
     pub(crate) draining: bool,
@@ -56,6 +59,9 @@ pub(crate) struct Link {
     /// Answers to messages that belong to no stream. Bounded.
     answers: VecDeque<StreamMsg>,
     answers_max: usize,
+    /// `detached` of routes that are gone, the newest of each stream. As many as there were routes.
+    pub(crate) lost: BTreeMap<Topic, StreamMsg>,
+    drain_due: bool,
     /// Base: unknown streams that were answered with `closed` already. Bounded.
     unknown: VecDeque<Topic>,
     /// Base: streams whose buffer is full; while there are any the link isn't read.
@@ -74,6 +80,7 @@ impl Link {
             node: new.node,
             instance: new.instance,
             remote: new.remote,
+            user: new.user,
             up_at: now,
             draining: false,
             heartbeat,
@@ -82,6 +89,8 @@ impl Link {
             streams: BTreeSet::new(),
             answers: VecDeque::new(),
             answers_max: config.links.answers_max,
+            lost: BTreeMap::new(),
+            drain_due: false,
             unknown: VecDeque::new(),
             full: BTreeSet::new(),
             asleep: true,
@@ -123,6 +132,19 @@ impl Link {
         true
     }
 
+    /// A route of this link is gone; its end hears of it, whatever waits.
+    pub(crate) fn lose(&mut self, topic: Topic, msg: StreamMsg) {
+        let is_old = |kept: &StreamMsg| kept.epoch > msg.epoch;
+        if !self.lost.get(&topic).is_some_and(is_old) {
+            self.lost.insert(topic, msg);
+        }
+    }
+
+    /// This end leaves: the other side is told, once.
+    pub(crate) fn send_drain(&mut self) {
+        self.drain_due = self.dialect == Dialect::V1;
+    }
+
     /// Base: whether content of this unknown stream comes for the first time, as far as is remembered.
     pub(crate) fn first_unknown(&mut self, topic: &Topic) -> bool {
         if self.unknown.contains(topic) {
@@ -152,7 +174,15 @@ impl Link {
             };
             return Some(self.link_message(Kind::Heartbeat, data));
         }
-        self.answers.pop_front()
+        if core::mem::take(&mut self.drain_due) {
+            return Some(self.link_message(Kind::Drain, Bytes::new()));
+        }
+        let mut msg = match self.lost.pop_first() {
+            Some((_, msg)) => msg,
+            None => self.answers.pop_front()?,
+        };
+        msg.node.clone_from(&self.node);
+        Some(msg)
     }
 
     fn link_message(&self, kind: Kind, data: Bytes) -> StreamMsg {
@@ -174,6 +204,8 @@ impl Link {
         self.heartbeat.has_echo()
             || self.heartbeat.is_due()
             || !self.answers.is_empty()
+            || !self.lost.is_empty()
+            || self.drain_due
             || !self.schedule.is_empty()
     }
 }

@@ -6,9 +6,10 @@
 use super::{Item, Mux, NewStream};
 use crate::config::EARLY_BYTES;
 use crate::name::Topic;
-use crate::output::{Event, GrpcCode, LinkEnd, LinkId, LinkLoss, StreamId};
+use crate::output::{Event, GrpcCode, LinkEnd, LinkId, LinkKind, LinkLoss, StreamId};
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
+use crate::relay::route::Toward;
 use crate::stream::key::Key;
 use crate::stream::{Identity, Phase, Role, Stream};
 use crate::time::Instant;
@@ -23,7 +24,10 @@ impl Mux {
         link.heartbeat.heard(now);
         let dialect = link.dialect;
         if let Err(fault) = wire::check(&msg, self.config.links.message_bytes_max) {
-            return self.end_link_for(id, fault.0, now);
+            return match link.kind.is_peer() {
+                true => self.event(Event::Ignored("over a limit of the wire")),
+                false => self.end_link_for(id, fault.0, now),
+            };
         }
         let Some(kind) = Kind::parse(&msg.r#type) else {
             self.event(Event::Ignored("unknown type"));
@@ -85,10 +89,8 @@ impl Mux {
             (Dialect::V1, Kind::Drain, _) => {
                 link.draining = true;
             }
-            // For peer links only.
-            (Dialect::V1, Kind::Here | Kind::Gone, _) => {
-                self.end_link_for(id, "not for this kind of link", now);
-            }
+            // For control links only.
+            (Dialect::V1, Kind::Here | Kind::Gone, _) => self.out_of_place(id, now),
             _ => self.event(Event::Ignored("out of place")),
         }
     }
@@ -96,20 +98,34 @@ impl Mux {
     // Version 1.
 
     fn handle_stream_message(&mut self, link: LinkId, kind: Kind, msg: StreamMsg, now: Instant) {
-        let from_opener = match kind {
-            Kind::Connecting | Kind::Resume => true,
-            Kind::Connected | Kind::ConnectFailed | Kind::Resumed => false,
-            Kind::Content | Kind::Window | Kind::Eof | Kind::Closed => self.role == Role::Acceptor,
-            Kind::Detached => self.role == Role::Acceptor,
+        let from = self.leads_toward(link);
+        let may = match kind {
+            Kind::Connecting | Kind::Resume => from == Some(Toward::Opener),
+            Kind::Connected | Kind::ConnectFailed | Kind::Resumed => from == Some(Toward::Acceptor),
+            Kind::Content | Kind::Window | Kind::Eof | Kind::Closed => from.is_some(),
+            // A relay's word; an edge and a client are ends themselves.
+            Kind::Detached => self
+                .links
+                .get(&link)
+                .is_some_and(|link| !matches!(link.kind, LinkKind::Edge | LinkKind::Client)),
             Kind::TcpForward => return self.event(Event::Ignored("out of place")),
             Kind::Heartbeat | Kind::HeartbeatEcho | Kind::Drain | Kind::Here | Kind::Gone => return,
         };
-        if from_opener != (self.role == Role::Acceptor) {
-            return self.end_link_for(link, "not for this kind of link", now);
+        if !may {
+            return self.out_of_place(link, now);
         }
         let Some(topic) = Topic::parse(&msg.topic) else {
-            return self.end_link_for(link, "no topic", now);
+            return self.out_of_place(link, now);
         };
+        let relayed = self.role == Role::Opener
+            && (from == Some(Toward::Opener) || !self.topics.contains_key(&topic))
+            && !self.is_uplink(link);
+        if relayed {
+            return match kind {
+                Kind::Connecting | Kind::Resume => self.handle_claim(link, topic, msg, now),
+                _ => self.handle_relayed(link, topic, kind, msg, now),
+            };
+        }
         match (self.topics.get(&topic).copied(), kind) {
             (None, Kind::Connecting) => self.handle_connecting(link, topic, msg, now),
             (Some(id), Kind::Connecting | Kind::Resume) => {
@@ -121,6 +137,23 @@ impl Mux {
             }
             (None, _) => self.handle_routeless(link, kind, &msg),
             (Some(id), kind) => self.handle_known(link, id, kind, msg, now),
+        }
+    }
+
+    fn is_uplink(&self, link: LinkId) -> bool {
+        let link = self.links.get(&link);
+        link.is_some_and(|link| link.kind == LinkKind::Uplink)
+    }
+
+    /// A message that this kind of link may not bring: it ends the link, but "a bad message on a peer link never" does.
+    fn out_of_place(&mut self, link: LinkId, now: Instant) {
+        match self
+            .links
+            .get(&link)
+            .is_some_and(|link| link.kind.is_peer())
+        {
+            true => self.event(Event::Ignored("not for this kind of link")),
+            false => self.end_link_for(link, "not for this kind of link", now),
         }
     }
 
@@ -166,7 +199,12 @@ impl Mux {
                 Err(reason) => Err(reason),
             },
             Kind::ConnectFailed => {
-                stream.cut(failure(msg.code));
+                let reason = failure(msg.code);
+                let elsewhere = matches!(reason, Reason::NodeOffline | Reason::Draining);
+                if elsewhere && stream.phase() == Phase::Opening {
+                    return self.wrong_way_of(id, link, now);
+                }
+                stream.cut(reason);
                 Ok(())
             }
             Kind::Content => stream
@@ -183,7 +221,7 @@ impl Mux {
                 stream.closed(Reason::from_code(msg.code).unwrap_or(Reason::ProtocolError));
                 Ok(())
             }
-            Kind::Detached => return self.detach(id, Reason::NodeOffline, now),
+            Kind::Detached => return self.handle_detached(id, msg.code, now),
             Kind::Connecting
             | Kind::Resume
             | Kind::TcpForward
@@ -269,7 +307,7 @@ impl Mux {
         self.answer(link, answer, msg, reason.code());
     }
 
-    fn answer(&mut self, link: LinkId, kind: Kind, to: &StreamMsg, code: u32) {
+    pub(super) fn answer(&mut self, link: LinkId, kind: Kind, to: &StreamMsg, code: u32) {
         let Some(link) = self.links.get_mut(&link) else {
             return;
         };

@@ -11,6 +11,7 @@ impl Mux {
         self.streams
             .iter()
             .map(|(id, entry)| entry.info(*id, self.role))
+            .chain(self.route_infos())
     }
 
     pub(crate) fn link_infos(&self) -> impl Iterator<Item = LinkInfo> {

@@ -9,6 +9,7 @@ mod info;
 mod last_word;
 mod local;
 mod outbound;
+mod relay;
 mod resume;
 mod timers;
 
@@ -20,6 +21,7 @@ use crate::link::{Link, NewLink};
 use crate::name::Topic;
 use crate::output::{Event, LinkEnd, LinkId, LinkLoss, Output, StreamId, Timer};
 use crate::reason::Reason;
+use crate::relay::Routes;
 use crate::stream::{LocalWish, Phase, Role, Stream};
 use crate::time::Instant;
 use crate::wire::Dialect;
@@ -46,6 +48,10 @@ pub(crate) enum Item {
     OpenFailed(StreamId, Reason, Instant),
     /// Opener: a stream wants a way.
     WantsWay(StreamId, Instant),
+    /// Hub: a stream that is opened elsewhere wants a way.
+    Claimed(StreamId, Instant),
+    /// Hub: the node is not at the other end of this link, for a stream of this replica or one that is passed on.
+    WrongWay(StreamId, LinkId, Instant),
     /// Acceptor: a stream asks for this address.
     Asked(StreamId),
     /// This end has ended a link.
@@ -107,6 +113,8 @@ pub(crate) struct Mux {
     streams: BTreeMap<StreamId, Box<Entry>>,
     topics: BTreeMap<Topic, StreamId>,
     last_words: LastWords,
+    /// What is only passed on here.
+    relay: Routes,
     links: BTreeMap<LinkId, Link>,
     items: VecDeque<Item>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -123,6 +131,7 @@ impl Mux {
             streams: BTreeMap::new(),
             topics: BTreeMap::new(),
             last_words: LastWords::default(),
+            relay: Routes::default(),
             links: BTreeMap::new(),
             items: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -157,7 +166,7 @@ impl Mux {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.links.is_empty() && self.streams.is_empty()
+        self.links.is_empty() && self.streams.is_empty() && self.relay.is_empty()
     }
 
     // Links.
@@ -226,6 +235,7 @@ impl Mux {
         for stream in link.streams {
             self.detach(stream, Reason::NodeOffline, now);
         }
+        self.lose_routes(id, now);
     }
 
     /// Ends a link from this side.
@@ -240,6 +250,14 @@ impl Mux {
                 now,
             });
         }
+    }
+
+    /// This end leaves, and the other side of this link hears of it.
+    pub(crate) fn send_drain(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.send_drain();
+        }
+        self.settle_link(id);
     }
 
     pub(crate) fn wants_message(&self, id: LinkId) -> bool {

@@ -26,7 +26,10 @@ impl Mux {
         }
         while let Some(stream) = self.links.get_mut(&id)?.schedule.pop_urgent() {
             let Some(entry) = self.streams.get_mut(&stream) else {
-                continue;
+                match self.relay_control(stream, id, now) {
+                    Some(msg) => return Some(self.address(id, msg)),
+                    None => continue,
+                }
             };
             Schedule::urgent_taken(&mut entry.place);
             if entry.link != Some(id) {
@@ -41,14 +44,19 @@ impl Mux {
         let bytes_max = self.config.links.content_bytes_max;
         while let Some(stream) = self.links.get_mut(&id)?.schedule.peek_active() {
             let link = self.links.get_mut(&id)?;
-            let Some(entry) = self
-                .streams
-                .get_mut(&stream)
-                .filter(|entry| entry.link == Some(id))
-            else {
+            let Some(entry) = self.streams.get_mut(&stream) else {
+                match self.relay_content(stream, id, now) {
+                    Some(msg) => {
+                        self.await_ack(id, now);
+                        return Some(self.address(id, msg));
+                    }
+                    None => continue,
+                }
+            };
+            if entry.link != Some(id) {
                 link.schedule.drop_front();
                 continue;
-            };
+            }
             let msg = entry.stream.next_content(bytes_max);
             let bytes = msg.as_ref().map_or(0, |msg| msg.data.len());
             let more = entry.stream.has_content();
@@ -64,5 +72,22 @@ impl Mux {
             return msg;
         }
         None
+    }
+
+    /// A relayed message names the node as its link does.
+    fn address(&self, link: LinkId, msg: StreamMsg) -> StreamMsg {
+        let node = self.links.get(&link).map(|link| link.node.clone());
+        StreamMsg {
+            node: node.unwrap_or_default(),
+            ..msg
+        }
+    }
+
+    fn await_ack(&mut self, link: LinkId, now: Instant) {
+        if let Some(link) = self.links.get_mut(&link)
+            && link.dialect == Dialect::V1
+        {
+            link.heartbeat.awaits_ack(now);
+        }
     }
 }

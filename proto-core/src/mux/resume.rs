@@ -1,15 +1,16 @@
 //! Streams that outlive their links: detached, asked for again, resumed (PROTOCOL.md, "Attachment").
 
-use super::{Mux, leave};
+use super::{Item, Mux, leave};
 use crate::link::schedule::Place;
 use crate::name::Topic;
 use crate::output::{Event, LinkId, StreamId};
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
-use crate::stream::Resumption;
 use crate::stream::key::Key;
+use crate::stream::{Resumption, Role};
 use crate::time::Instant;
 use crate::wire::Kind;
+use rand_core::Rng;
 
 impl Mux {
     /// The stream's way is gone: it waits for another if it can, else it ends with `reason`.
@@ -26,6 +27,36 @@ impl Mux {
             false => entry.stream.cut(reason),
         }
         self.settle(id, now);
+    }
+
+    /// A relay says that the way to the other end is gone.
+    pub(super) fn handle_detached(&mut self, id: StreamId, code: u32, now: Instant) {
+        let jitter = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        // "Where only another instance is known the answer is `detached` with `unknown-stream`."
+        if self.role == Role::Opener && Reason::from_code(code) == Some(Reason::UnknownStream) {
+            entry.stream.orphan(now);
+        }
+        let pause = self.role == Role::Opener && entry.stream.is_asking();
+        self.detach(id, Reason::NodeOffline, now);
+        if pause && let Some(entry) = self.streams.get_mut(&id) {
+            entry.stream.pause(now, jitter);
+            self.settle(id, now);
+        }
+    }
+
+    /// Opener: the node is not where `connecting` was sent. Whoever opened the stream knows another way, or waits.
+    pub(super) fn wrong_way_of(&mut self, id: StreamId, link: LinkId, now: Instant) {
+        let Some(entry) = self.streams.get_mut(&id) else {
+            return;
+        };
+        entry.link = None;
+        entry.place = Place::default();
+        entry.stream.unask();
+        leave(&mut self.links, &mut self.items, link, id);
+        self.items.push_back(Item::WrongWay(id, link, now));
     }
 
     /// Opener: moves the streams of a link that has a successor.

@@ -65,6 +65,24 @@ impl Stream {
         self.introduction_due = false;
     }
 
+    /// Opener: `resume` was sent and has had no answer.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.attachment.asked_at.is_some()
+    }
+
+    /// Opener: the answer to `resume` was that there is no way. `jitter` is a share from 0 to 1.
+    pub(crate) fn pause(&mut self, now: Instant, jitter: f64) {
+        let attachment = &mut self.attachment;
+        attachment.retry_in = (attachment.retry_in * 2).clamp(RETRY_MIN, RETRY_MAX);
+        attachment.retry_at = Some(now + attachment.retry_in.mul_f64(0.5 + jitter / 2.0));
+    }
+
+    /// Opener: `connecting` led nowhere; it is sent again by another way.
+    pub(crate) fn unask(&mut self) {
+        self.introduced = false;
+        self.introduction_due = false;
+    }
+
     /// Whether it can outlive its link.
     pub(crate) fn is_resumable(&self, config: &StreamConfig) -> bool {
         config.resume && self.dialect == Dialect::V1 && self.ended().is_none()
@@ -90,7 +108,6 @@ impl Stream {
         self.asked_at.get_or_insert(now);
         let attachment = &mut self.attachment;
         attachment.retry_at = None;
-        attachment.orphaned_at = None;
         if self.connected_at.is_some() {
             attachment.introduction = Introduction::Resume;
             attachment.asked_at = Some(now);
@@ -175,6 +192,7 @@ impl Stream {
         self.introduced = true;
         self.attachment.detached_at = None;
         self.attachment.asked_at = None;
+        self.attachment.orphaned_at = None;
         self.attachment.retry_in = Duration::ZERO;
         Ok(Some(resumption))
     }
@@ -243,9 +261,7 @@ impl Stream {
             self.fail(Reason::UnknownStream);
         } else if is_over(attachment.asked_at, config.resume_timeout) {
             self.detach(now);
-            let attachment = &mut self.attachment;
-            attachment.retry_in = (attachment.retry_in * 2).clamp(RETRY_MIN, RETRY_MAX);
-            attachment.retry_at = Some(now + attachment.retry_in.mul_f64(0.5 + jitter / 2.0));
+            self.pause(now, jitter);
         } else if is_over(attachment.retry_at, Duration::ZERO) {
             self.attachment.retry_at = None;
         }

@@ -294,7 +294,7 @@ impl Receive {
 }
 
 /// Both pieces in one buffer of their size.
-pub(super) fn join(first: &Bytes, second: &Bytes) -> Bytes {
+pub(crate) fn join(first: &Bytes, second: &Bytes) -> Bytes {
     let mut both = BytesMut::with_capacity(first.len() + second.len());
     both.extend_from_slice(first);
     both.extend_from_slice(second);

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto_core::auth::Tokens;
+use proto_core::auth::{Rights, Tokens, UserName};
 use proto_core::budget::Buffer;
 use proto_core::cloud::Admission;
 use proto_core::connect::{ConnectRequest, Reply};
@@ -120,6 +120,7 @@ impl Replica {
             instance: incoming.request().instance().and_then(Instance::parse),
             spelling: node.clone(),
             remote: remote.to_string(),
+            wall_ms: self.clock.wall_ms(),
         };
         let link = match incoming.accept(version1, message_bytes_max, self.base_pace()) {
             Ok(link) => link,
@@ -214,6 +215,7 @@ impl Replica {
             | Event::LinkDown { .. }
             | Event::ConnectFailed { .. }
             | Event::Dialed { .. }
+            | Event::Relayed(_)
             | Event::Detached { .. }
             | Event::Resumed { .. }
             | Event::Refused(_)
@@ -259,13 +261,10 @@ impl Replica {
         directory: Arc<dyn Directory>,
     ) {
         while changed.changed().await.is_ok() {
-            for (node, hub) in self.hubs() {
+            for (_, hub) in self.hubs() {
                 let directory = directory.clone();
                 tell(&hub, move |hub, now| {
-                    // Who is nobody came by a listener that asks nobody.
-                    let may =
-                        |user: &str, port| user.is_empty() || may(&*directory, user, &node, port);
-                    hub.revoke_users(may, now);
+                    hub.revoke_users(|user| rights(&*directory, user), now);
                 });
             }
         }
@@ -349,7 +348,7 @@ fn tell(
     }));
 }
 
-fn may(directory: &dyn Directory, user: &str, node: &NodeName, port: u16) -> bool {
-    let user = proto_core::auth::UserName::parse(user).and_then(|name| directory.user(&name));
-    user.is_some_and(|user| user.rights.allows(node, port))
+fn rights(directory: &dyn Directory, user: &str) -> Option<Rights> {
+    let name = UserName::parse(user)?;
+    directory.user(&name).map(|user| user.rights)
 }

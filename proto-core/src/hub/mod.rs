@@ -1,45 +1,38 @@
-//! One node at one replica: its links, the streams that were opened to it here, and the CONNECTs that wait for it.
+//! One node at one replica: its links, the streams that were opened to it here, those that are passed on, and the CONNECTs
+//! that wait for it.
+
+mod links;
+mod ways;
+
+pub use links::{ClientUp, LinkUp};
 
 use crate::auth::UserName;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::connect::{Context, Reply};
-use crate::instance::Instance;
-use crate::link::NewLink;
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux, NewStream};
 use crate::name::{NodeName, Topic};
 use crate::output::{
-    Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkKind, LinkLoss, Output, StreamId,
-    StreamInfo, StreamRecord, Timer,
+    Deadline, Event, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo, StreamRecord, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
+use crate::replica::Held;
 use crate::stream::key::Key;
 use crate::stream::{Identity, Role, Stream};
 use crate::target::Target;
 use crate::time::{Instant, WallTime};
-use crate::wire::{CATEGORY_SSH, Dialect};
+use crate::wire::CATEGORY_SSH;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
+use links::Client;
 use rand_core::Rng;
-
-/// A link that an edge has made.
-#[derive(Clone, Debug)]
-pub struct LinkUp {
-    /// What was settled in its metadata.
-    pub dialect: Dialect,
-    /// Its `tunnel-instance`.
-    pub instance: Option<Instance>,
-    /// The node's name as its credential spells it.
-    pub spelling: NodeName,
-    /// The edge's address, for people.
-    pub remote: String,
-}
+use ways::Ways;
 
 /// A CONNECT that was admitted.
 #[derive(Clone, Debug)]
@@ -69,7 +62,11 @@ struct Asking {
     user: Option<UserName>,
     offline_since: Option<WallTime>,
     asked_at: Instant,
+    wait: Duration,
+    /// It has no way now.
     waits_until: Option<Instant>,
+    /// The node was not there.
+    tried: Vec<LinkId>,
 }
 
 /// See the module. Driven by one task; nothing of it is shared with other nodes but the budget.
@@ -78,99 +75,40 @@ pub struct NodeHub {
     node: NodeName,
     mux: Mux,
     asking: BTreeMap<StreamId, Asking>,
+    /// Streams of this replica and others' that have no way, by the time until which they wait for one.
     waiting: BTreeSet<(Instant, StreamId)>,
+    clients: BTreeMap<LinkId, Client>,
+    ways: Ways,
+    /// What the others were told last.
+    held_told: Option<Held>,
+    /// This replica leaves.
+    draining: bool,
+    /// When each link is told so.
+    drains: BTreeSet<(Instant, LinkId)>,
+    node_wait: Duration,
 }
 
 impl NodeHub {
     /// A hub without links. `budget` is the node's part; `seed` is drawn from the system: topics and keys are secrets.
     pub fn new(node: NodeName, config: Arc<Config>, budget: Budget, seed: [u8; 32]) -> NodeHub {
+        let node_wait = config.streams.node_wait;
         NodeHub {
             node,
             mux: Mux::new(Role::Opener, config, budget, seed),
             asking: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            clients: BTreeMap::new(),
+            ways: Ways::default(),
+            held_told: None,
+            draining: false,
+            drains: BTreeSet::new(),
+            node_wait,
         }
     }
 
     /// The node's name, as the edge spells it once one was here.
     pub fn node(&self) -> &NodeName {
         &self.node
-    }
-
-    /// Whether a link of this node is here.
-    pub fn is_linked(&self) -> bool {
-        self.mux.links().next().is_some()
-    }
-
-    /// An edge's link is here. One of another instance takes over from those before it.
-    pub fn link_up(&mut self, up: LinkUp, now: Instant) -> LinkId {
-        let replaced: Vec<LinkId> = self
-            .mux
-            .links()
-            .filter(|(_, link)| !is_same_process(link.instance.as_ref(), up.instance.as_ref()))
-            .map(|(id, _)| id)
-            .collect();
-        for link in replaced {
-            let end = LinkEnd {
-                code: GrpcCode::Aborted,
-                text: "replaced",
-            };
-            self.mux.end_link(link, end, LinkLoss::Replaced, now);
-        }
-        let spelling = up.spelling.to_string();
-        self.node = up.spelling;
-        let new = NewLink {
-            kind: LinkKind::Edge,
-            dialect: Some(up.dialect),
-            node: spelling,
-            instance: up.instance,
-            remote: up.remote,
-        };
-        let link = self.mux.add_link(new, now);
-        for (_, id) in core::mem::take(&mut self.waiting) {
-            self.attach(id, link, now);
-        }
-        // Whether the process left its older links or lost them: its streams move to the new one.
-        let older: Vec<LinkId> = self
-            .mux
-            .links()
-            .map(|(id, _)| id)
-            .filter(|id| *id != link)
-            .collect();
-        for old in older {
-            self.mux.detach_all(old, now);
-        }
-        let wanting: Vec<StreamId> = self.mux.wanting().collect();
-        for id in wanting {
-            self.find_way(id, now);
-        }
-        link
-    }
-
-    /// A stream that has lost its link goes on by the newest of the process that holds its other end.
-    fn find_way(&mut self, id: StreamId, now: Instant) {
-        let Some(stream) = self.mux.stream(id).filter(|stream| stream.wants_way()) else {
-            return;
-        };
-        let uuid = stream.instance();
-        let way = match uuid.is_empty() {
-            true => self.newest_link(),
-            false => self
-                .mux
-                .links()
-                .filter(|(_, link)| {
-                    link.instance
-                        .as_ref()
-                        .is_some_and(|instance| instance.uuid() == uuid)
-                })
-                .max_by_key(|(_, link)| link.instance.as_ref().map_or(0, Instance::link))
-                .map(|(id, _)| id),
-        };
-        match way {
-            Some(link) => self.mux.attach(id, link, now),
-            None if self.is_linked() => self.mux.orphan(id, now),
-            None => {}
-        }
     }
 
     /// Somebody asks for a stream to this node. Exactly one `Output::Reply` answers.
@@ -189,7 +127,9 @@ impl NodeHub {
                 user: open.user.clone(),
                 offline_since: open.offline_since,
                 asked_at: now,
+                wait: open.wait,
                 waits_until: None,
+                tried: Vec::new(),
             },
         );
         let Some(stream) = admitted else {
@@ -211,63 +151,14 @@ impl NodeHub {
         if !open.early.is_empty() {
             self.mux.handle_early(id, open.early, now);
         }
-        match self.newest_link() {
-            Some(link) => self.attach(id, link, now),
-            None => self.wait(id, now + open.wait),
-        }
+        self.wait(id, now + open.wait);
+        self.find_way(id, now);
         id
     }
 
-    /// Ends all that goes to this node here: its credential was taken away.
-    pub fn revoke(&mut self, now: Instant) {
-        for id in self.mux.stream_ids() {
-            self.mux.fail(id, Reason::Revoked, now);
-        }
-        self.end_links(
-            GrpcCode::Unauthenticated,
-            "revoked",
-            LinkLoss::Unauthenticated,
-            now,
-        );
-    }
-
-    /// Ends the streams of users who may not reach this node any more.
-    pub fn revoke_users(&mut self, may: impl Fn(&str, u16) -> bool, now: Instant) {
-        for id in self.mux.stream_ids() {
-            let allowed = self.mux.stream(id).is_none_or(|stream| {
-                let port = stream.identity.addr.rsplit_once(':');
-                let port = port.and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
-                may(&stream.identity.user, port)
-            });
-            if !allowed {
-                self.mux.fail(id, Reason::Revoked, now);
-            }
-        }
-    }
-
-    /// The replica ends: its streams with it.
-    pub fn shut_down(&mut self, now: Instant) {
-        for id in self.mux.stream_ids() {
-            self.mux.fail(id, Reason::Draining, now);
-        }
-        self.end_links(
-            GrpcCode::Unavailable,
-            "shutting down",
-            LinkLoss::ShutDown,
-            now,
-        );
-    }
-
-    fn end_links(&mut self, code: GrpcCode, text: &'static str, why: LinkLoss, now: Instant) {
-        let links: Vec<LinkId> = self.mux.links().map(|(id, _)| id).collect();
-        for link in links {
-            self.mux.end_link(link, LinkEnd { code, text }, why, now);
-        }
-    }
-
     fn admit(&mut self, open: &OpenRequest, now: Instant) -> Option<Stream> {
-        if let Some((_, link)) = self.newest()
-            && link.streams.len() >= self.mux.config.links.streams_per_link_max
+        if let Some(link) = self.newest_edge()
+            && self.mux.load_of_link(link) >= self.mux.config.links.streams_per_link_max
         {
             return None;
         }
@@ -299,18 +190,6 @@ impl NodeHub {
         )
     }
 
-    /// The link that new streams go by: the node's newest that isn't draining.
-    fn newest(&self) -> Option<(LinkId, &crate::link::Link)> {
-        self.mux
-            .links()
-            .filter(|(_, link)| !link.draining)
-            .max_by_key(|(id, link)| (link.instance.as_ref().map_or(0, Instance::link), *id))
-    }
-
-    fn newest_link(&self) -> Option<LinkId> {
-        self.newest().map(|(id, _)| id)
-    }
-
     fn wait(&mut self, id: StreamId, until: Instant) {
         if let Some(asking) = self.asking.get_mut(&id) {
             asking.waits_until = Some(until);
@@ -318,11 +197,22 @@ impl NodeHub {
         }
     }
 
-    fn attach(&mut self, id: StreamId, link: LinkId, now: Instant) {
+    /// It waits for a way no more.
+    fn stop_waiting(&mut self, id: StreamId) {
+        if let Some(asking) = self.asking.get_mut(&id)
+            && let Some(until) = asking.waits_until.take()
+        {
+            self.waiting.remove(&(until, id));
+        }
+    }
+
+    fn waited_enough(&mut self, id: StreamId, now: Instant) {
         if let Some(asking) = self.asking.get_mut(&id) {
             asking.waits_until = None;
+            self.mux.fail(id, Reason::NodeOffline, now);
+        } else {
+            self.give_up_claim(id, now);
         }
-        self.mux.attach(id, link, now);
     }
 
     /// Answers whoever asked for the stream; the entry is taken, so it happens once.
@@ -377,17 +267,10 @@ impl NodeHub {
     }
 }
 
-/// Links of one process are not told apart by anything else; a base edge doesn't say, so each of its links is another.
-fn is_same_process(one: Option<&Instance>, other: Option<&Instance>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one.is_same_process(other),
-        _ => false,
-    }
-}
-
 machine_over_mux!(NodeHub {
     fn link_lost(&mut self, link: LinkId, why: LinkLoss, now: Instant) {
         self.mux.remove_link(link, why, now);
+        self.link_gone(link, now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -397,8 +280,10 @@ machine_over_mux!(NodeHub {
                 break;
             }
             self.waiting.pop_first();
-            self.mux.fail(id, Reason::NodeOffline, now);
+            self.waited_enough(id, now);
         }
+        self.drains_due(now);
+        self.ways_due(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -408,17 +293,35 @@ machine_over_mux!(NodeHub {
                 Item::Opened(id, at) => self.reply(id, None, at),
                 Item::OpenFailed(id, reason, at) => self.reply(id, Some(reason), at),
                 Item::WantsWay(id, at) => self.find_way(id, at),
-                Item::Asked(_) | Item::LinkEnded { .. } => {}
+                Item::Claimed(id, at) => self.claimed(id, at),
+                Item::WrongWay(id, link, at) => self.wrong_way(id, link, at),
+                Item::LinkEnded { link, now, .. } => self.link_gone(link, now),
+                Item::Asked(_) => {}
             }
         }
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let waiting = self.waiting.first().map(|&(at, id)| Deadline {
+        let stream = |&(at, id): &(Instant, StreamId)| Deadline {
             at,
             timer: Timer::Stream(id),
-        });
-        [self.mux.deadline(), waiting].into_iter().flatten().min()
+        };
+        let link = |(at, id): (Instant, LinkId)| Deadline {
+            at,
+            timer: Timer::Link(id),
+        };
+        [
+            self.mux.deadline(),
+            self.waiting.first().map(stream),
+            self.drains.first().copied().map(link),
+            self.ways.deadline().map(|at| Deadline {
+                at,
+                timer: Timer::Reconnect,
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn is_idle(&self) -> bool {

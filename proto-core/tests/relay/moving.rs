@@ -1,0 +1,140 @@
+//! What becomes of streams when the node's link, or another replica's, is lost or moves.
+
+use super::*;
+
+fn goes_on(world: &mut World, here: StreamId, there: StreamId) {
+    let before = world.got(Who::Edge, there).len();
+    world.send(Who::Hub(0), here, &bytes(70_000));
+    world.send(Who::Edge, there, &bytes(30_000));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.got(Who::Edge, there).len(), before + 70_000);
+    assert!(world.got(Who::Hub(0), here).len() >= 30_000);
+    assert_eq!(world.log(Who::Edge).dialed, 1, "dialed once");
+    assert!(world.log(Who::Hub(0)).closed.is_empty());
+}
+
+#[test]
+fn a_session_follows_its_node_to_another_replica() {
+    let mut world = World::new(3, Config::default());
+    world.edge_connects(1);
+    let here = world.open(0, b"");
+    let there = world.at_edge();
+    goes_on(&mut world, here, there);
+    world.cut(Who::Edge, Who::Hub(1));
+    world.edge_connects(2);
+    goes_on(&mut world, here, there);
+    world.cut(Who::Edge, Who::Hub(2));
+    world.edge_connects(0);
+    goes_on(&mut world, here, there);
+    assert!(world.hubs[1].stream_infos().is_empty());
+    assert!(world.hubs[2].stream_infos().is_empty());
+}
+
+#[test]
+fn a_link_between_replicas_is_cut_and_made_again() {
+    let (mut world, here) = relayed();
+    let there = world.at_edge();
+    for _ in 0..3 {
+        world.cut(Who::Hub(0), Who::Hub(1));
+        world.pass(Duration::from_secs(1));
+        goes_on(&mut world, here, there);
+    }
+}
+
+#[test]
+fn a_newer_link_of_the_same_process_takes_its_streams_over_before_the_old_one_ends() {
+    let mut world = World::new(3, Config::default());
+    world.edge_connects(1);
+    let here = world.open(0, b"");
+    let there = world.at_edge();
+    // The edge thinks that its link is gone; the replica doesn't know.
+    let ((_, edge_end), _) = world.link_of(Who::Edge, Who::Hub(1));
+    world.edge.link_lost(edge_end, LinkLoss::Broken, world.now);
+    world.links.retain(|(a, _)| *a != (Who::Edge, edge_end));
+    world.edge_connects(2);
+    goes_on(&mut world, here, there);
+}
+
+#[test]
+fn another_process_of_the_node_ends_the_older_ones_link() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(0);
+    let held = world.log(Who::Hub(0)).held.clone().expect("held");
+    let newer = Held {
+        instance: proto_core::Instance::parse("other.1").expect("an instance"),
+        since_ms: held.since_ms + 1,
+        ..held
+    };
+    let holder = Holder {
+        replica: replica(1),
+        held: newer,
+    };
+    world.hubs[0].set_holders(vec![holder], world.now);
+    world.settle();
+    assert!(!world.hubs[0].is_linked());
+    assert_eq!(world.log(Who::Hub(0)).held, None, "`gone` is told");
+}
+
+#[test]
+fn a_clients_session_goes_on_by_another_replica() {
+    let mut world = World::new(3, Config::default());
+    world.zero_is_client = true;
+    world.edge_connects(2);
+    let instance = world.log(Who::Hub(2)).held.clone().expect("held").instance;
+    world.client_knows(1, &instance.to_string());
+    let here = world.open(0, b"hello");
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
+    let there = world.at_edge();
+    goes_on(&mut world, here, there);
+    world.cut(Who::Hub(0), Who::Hub(1));
+    world.client_knows(2, &instance.to_string());
+    goes_on(&mut world, here, there);
+    world.cut(Who::Edge, Who::Hub(2));
+    world.edge_connects(1);
+    world.pass(Duration::from_secs(3));
+    goes_on(&mut world, here, there);
+}
+
+#[test]
+fn a_client_is_passed_by_the_next_way_when_the_first_is_wrong() {
+    let mut world = World::new(3, Config::default());
+    world.zero_is_client = true;
+    world.edge_connects(2);
+    let held = world.log(Who::Hub(2)).held.clone().expect("held");
+    world.client_knows(1, &held.instance.to_string());
+    // Hub 1 hears that the node is at hub 2, which is true no more, and then that it is here.
+    world.cut(Who::Edge, Who::Hub(2));
+    let stale = Holder {
+        replica: replica(2),
+        held,
+    };
+    world.hubs[1].set_holders(vec![stale], world.now);
+    let here = world.open(0, b"hello");
+    assert!(world.log(Who::Hub(0)).replies.is_empty(), "it waits");
+    world.edge_connects(2);
+    world.settle();
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
+    let there = world.at_edge();
+    assert_eq!(world.got(Who::Edge, there), b"hello");
+    assert_eq!(world.log(Who::Edge).dialed, 1);
+}
+
+#[test]
+fn a_draining_replica_tells_its_links_and_refuses_what_is_new() {
+    let (mut world, here) = relayed();
+    let there = world.at_edge();
+    let now = world.now;
+    world.hubs[1].drain(Duration::from_secs(5), now);
+    world.pass(Duration::from_secs(5));
+    let drains = world
+        .sniffed
+        .iter()
+        .filter(|(_, _, msg)| msg.r#type == "drain");
+    assert_eq!(drains.count(), 2, "the edge and the peer");
+    let held = world.log(Who::Hub(1)).held.clone().expect("held");
+    assert!(held.draining);
+    goes_on(&mut world, here, there);
+    let new = world.open(0, b"");
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&new), Some(&503));
+}

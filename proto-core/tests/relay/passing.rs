@@ -1,0 +1,102 @@
+//! What is passed on.
+
+use super::*;
+
+#[test]
+fn a_stream_goes_by_way_of_the_replica_that_holds_the_node() {
+    let (mut world, here) = relayed();
+    let there = world.at_edge();
+    let (up, down) = (bytes(3_000_000), bytes(2_000_001));
+    world.send(Who::Hub(0), here, &up);
+    world.send(Who::Edge, there, &down);
+    world.pass(Duration::from_secs(1));
+    assert!(world.got(Who::Edge, there) == up, "up");
+    assert!(world.got(Who::Hub(0), here) == down, "down");
+    assert_eq!(world.log(Who::Edge).dialed, 1);
+}
+
+#[test]
+fn early_bytes_ride_along() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(1);
+    let here = world.open(0, b"SSH-2.0-client\r\n");
+    let there = world.at_edge();
+    assert_eq!(world.got(Who::Edge, there), b"SSH-2.0-client\r\n");
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
+}
+
+#[test]
+fn ends_are_passed_on_and_leave_nothing() {
+    let (mut world, here) = relayed();
+    let there = world.at_edge();
+    world.send(Who::Hub(0), here, &bytes(100_000));
+    world.hubs[0].handle_read_eof(here, world.now);
+    world.settle();
+    world.send(Who::Edge, there, &bytes(50_000));
+    world.edge.handle_read_eof(there, world.now);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.got(Who::Hub(0), here).len(), 50_000);
+    assert!(world.log(Who::Hub(0)).closed.contains(&here));
+    assert!(world.log(Who::Edge).closed.contains(&there));
+    assert!(world.hubs[1].stream_infos().is_empty(), "the route is gone");
+    assert_eq!(world.budgets[1].used(), 0);
+    let relayed =
+        |event: &Event| matches!(event, Event::Relayed(record) if record.bytes_to_edge == 100_000);
+    assert!(world.log(Who::Hub(1)).events.iter().any(relayed));
+}
+
+#[test]
+fn a_relay_holds_no_more_than_its_room() {
+    let mut config = Config::default();
+    config.streams.relay_bytes_max = 10_000;
+    let mut world = World::new(2, config);
+    world.edge_connects(1);
+    let here = world.open(0, b"");
+    // The edge's link takes nothing more; the opener sends all that it may.
+    let edge_link = world.links.remove(0);
+    world.send(Who::Hub(0), here, &bytes(1_000_000));
+    let sent: usize = world
+        .sniffed
+        .iter()
+        .filter(|(from, ..)| *from == Who::Hub(0))
+        .map(|(_, _, msg)| msg.data.len())
+        .sum();
+    assert!(sent <= 10_000, "{sent}");
+    world.links.push(edge_link);
+    world.pass(Duration::from_secs(5));
+    let there = world.at_edge();
+    assert_eq!(world.got(Who::Edge, there).len(), 1_000_000);
+}
+
+#[test]
+fn a_node_that_is_nowhere_is_waited_for_and_then_offline() {
+    let mut world = World::new(2, Config::default());
+    let here = world.open(0, b"");
+    assert_eq!(world.log(Who::Hub(0)).finds, 1, "the registry is asked");
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&503));
+}
+
+#[test]
+fn a_node_that_comes_while_it_is_waited_for_is_found_elsewhere() {
+    let mut world = World::new(2, Config::default());
+    let here = world.open(0, b"hello");
+    world.pass(Duration::from_secs(2));
+    world.edge_connects(1);
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
+    let there = world.at_edge();
+    assert_eq!(world.got(Who::Edge, there), b"hello");
+}
+
+#[test]
+fn a_replica_that_cannot_be_reached_costs_a_retry() {
+    let mut world = World::new(2, Config::default());
+    world.unreachable.insert(1);
+    world.edge_connects(1);
+    let here = world.open(0, b"");
+    assert!(world.log(Who::Hub(0)).replies.is_empty());
+    world.pass(Duration::from_millis(600));
+    world.unreachable.clear();
+    world.pass(Duration::from_millis(600));
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
+}
