@@ -1,4 +1,5 @@
 //! A driver's links: messages from them to the machine, and from the machine to them as there is room.
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use proto_core::output::LinkEnd;
@@ -30,6 +31,15 @@ impl<S: Shell> Driver<S> {
     pub(super) fn wake_link(&self, id: LinkId) {
         if let Some(slot) = self.links.get(&id) {
             slot.source.make_ready();
+        }
+    }
+
+    /// These addresses are no longer this machine's: no byte of a link from one of them will ever arrive again.
+    pub(super) fn lose_links_from(&mut self, gone: &[IpAddr]) {
+        let is_from = |slot: &LinkSlot| slot.link.local().is_some_and(|ip| gone.contains(&ip));
+        let links = self.links.iter().filter(|(_, slot)| is_from(slot));
+        for id in links.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.lose(id, &Loss::Broken("its local address is gone".into()));
         }
     }
 

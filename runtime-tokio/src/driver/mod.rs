@@ -12,6 +12,7 @@ mod scratch;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -53,6 +54,8 @@ pub(crate) enum Install {
     Socket(StreamId, Socket),
     /// A dialed target's; its stream may be gone.
     Dialed(StreamId, Socket),
+    /// Addresses that the machine has lost: links from them are gone.
+    GoneAddresses(Vec<IpAddr>),
 }
 
 /// Bytes that went through a socket.
@@ -163,6 +166,7 @@ impl<S: Shell> Driver<S> {
                 Install::Link(id, link) => self.install_link(id, link),
                 Install::Socket(id, socket) => self.install_socket(id, socket),
                 Install::Dialed(id, socket) => self.install_dialed(id, socket),
+                Install::GoneAddresses(gone) => self.lose_links_from(&gone),
             }
             self.drain();
         }

@@ -1,6 +1,5 @@
 //! Making a link: address, TCP, TLS, HTTP/2, request.
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,21 +119,4 @@ fn failed(why: LinkLoss, text: impl ToString) -> Failed {
         why,
         text: text.to_string(),
     }
-}
-
-/// The addresses of this machine's interfaces.
-pub(super) fn own_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return Vec::new();
-    };
-    let addresses = interfaces.filter_map(|interface| interface.address);
-    let ip = |address: nix::sys::socket::SockaddrStorage| match (
-        address.as_sockaddr_in(),
-        address.as_sockaddr_in6(),
-    ) {
-        (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
-        (None, Some(v6)) => Some(IpAddr::V6(v6.ip())),
-        (None, None) => None,
-    };
-    addresses.filter_map(ip).collect()
 }

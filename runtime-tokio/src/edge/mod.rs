@@ -21,6 +21,7 @@ use crate::admin::{self, Answer, Source, api};
 use crate::clock::Clock;
 use crate::driver::{Driver, Install, Mailbox};
 use crate::metrics::Metrics;
+use crate::net::changes::NetworkChanges;
 use crate::net::options;
 use connect::Connector;
 use shell::EdgeShell;
@@ -101,6 +102,7 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
     let driver = tokio::spawn(Driver::new(machine, shell, clock, mailbox.clone()).run());
     let mut tasks = JoinSet::new();
     tasks.spawn(follow_targets(settings.targets, mailbox.clone()));
+    tasks.spawn(follow_network(mailbox.clone()));
     if let Some(listener) = admin {
         let pages = Pages {
             mailbox: mailbox.clone(),
@@ -149,6 +151,34 @@ async fn follow_targets(mut targets: watch::Receiver<Targets>, mailbox: Arc<Mail
             edge.set_targets(targets);
             Install::Nothing
         }));
+    }
+}
+
+/// What the machine's network does to the edge. Ends only by an error.
+async fn follow_network(mailbox: Arc<Mailbox<Edge>>) {
+    if let Err(error) = watch_network(&mailbox).await {
+        tracing::warn!(%error, "changes of the machine's network go unnoticed from now on");
+    }
+}
+
+/// Links from addresses that are gone are lost, and the next is tried for at once.
+async fn watch_network(mailbox: &Mailbox<Edge>) -> io::Result<()> {
+    let mut changes = NetworkChanges::watch()?;
+    loop {
+        let change = changes.next().await?;
+        tracing::debug!("the machine's network changed");
+        let lost = mailbox.post(Box::new(move |edge, _| {
+            edge.set_own_addresses(change.addresses);
+            Install::GoneAddresses(change.gone)
+        }));
+        // After the loss: the pause that follows it is what ends at once.
+        let told = mailbox.post(Box::new(|edge, now| {
+            edge.network_changed(now);
+            Install::Nothing
+        }));
+        if lost.is_err() || told.is_err() {
+            return Ok(());
+        }
     }
 }
 

@@ -10,12 +10,13 @@ use proto_core::{Dialect, Edge, Event, Instant, LinkId, Machine, StreamId};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::connect::{self, Connector};
+use super::connect::Connector;
 use super::dial;
 use crate::clock::Clock;
 use crate::driver::{Install, Mailbox, Moved, Shell};
 use crate::grpc::Loss;
 use crate::metrics::Metrics;
+use crate::net::changes;
 use crate::net::socket::Socket;
 use crate::record::Teller;
 
@@ -89,7 +90,7 @@ impl Shell for EdgeShell {
             attempt.attempt,
         );
         tokio::spawn(async move {
-            let own_addresses = connect::own_addresses();
+            let own_addresses = changes::addresses();
             let made = connector.connect(attempt).await;
             let _ = mailbox.post(Box::new(move |edge, now| {
                 edge.set_own_addresses(own_addresses);

@@ -26,6 +26,8 @@ pub(crate) async fn open(
     introduction: Introduction,
     message_bytes_max: usize,
 ) -> io::Result<Link> {
+    let tcp = io.get_ref().0.tcp();
+    let local = tcp.and_then(|tcp| Some(tcp.local_addr().ok()?.ip().to_canonical()));
     let (mut requests, connection) = h2::client::Builder::new()
         .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
@@ -48,5 +50,6 @@ pub(crate) async fn open(
         send,
         response,
         message_bytes_max,
+        local,
     ))
 }

@@ -1,5 +1,6 @@
 //! One gRPC stream and the HTTP/2 connection that carries it: what a driver polls.
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(crate) struct Link {
     receive: Receive,
     decoder: Decoder,
     pinger: Option<Box<Pinger>>,
+    /// This end's address, if this end chose it.
+    local: Option<IpAddr>,
 }
 
 /// The HTTP/2 connection: one per link.
@@ -119,6 +122,7 @@ impl Link {
             receive: Receive::Messages(body),
             decoder: Decoder::new(message_bytes_max),
             pinger: None,
+            local: None,
         }
     }
 
@@ -127,6 +131,7 @@ impl Link {
         send: h2::SendStream<Outgoing>,
         response: h2::client::ResponseFuture,
         message_bytes_max: usize,
+        local: Option<IpAddr>,
     ) -> Link {
         Link {
             connection: Connection::Client(connection),
@@ -134,7 +139,13 @@ impl Link {
             receive: Receive::Headers(response),
             decoder: Decoder::new(message_bytes_max),
             pinger: None,
+            local,
         }
+    }
+
+    /// This machine's address at a link that it made.
+    pub(crate) fn local(&self) -> Option<IpAddr> {
+        self.local
     }
 
     /// Bounds what a base peer may have under way: the base dialect has no windows of its own.

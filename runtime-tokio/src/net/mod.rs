@@ -1,6 +1,7 @@
 //! Sockets: options, accepting, and one type for those of CONNECT clients and of dialed targets.
 
 pub mod accept;
+pub mod changes;
 pub(crate) mod closing;
 pub mod homing;
 pub mod options;
