@@ -314,7 +314,8 @@ machine_over_mux!(NodeHub {
             self.mux.deadline(),
             self.waiting.first().map(stream),
             self.drains.first().copied().map(link),
-            self.ways.deadline().map(|at| Deadline {
+            // Pauses before another try: nobody waits for one at an idle hub.
+            self.ways.deadline().filter(|_| !self.mux.is_idle()).map(|at| Deadline {
                 at,
                 timer: Timer::Reconnect,
             }),
