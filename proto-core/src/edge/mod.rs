@@ -279,7 +279,9 @@ machine_over_mux!(Edge {
                 | Item::OpenFailed(..)
                 | Item::WantsWay(..)
                 | Item::Claimed(..)
-                | Item::WrongWay(..) => {}
+                | Item::WrongWay(..)
+                | Item::Pump(..)
+                | Item::SpliceClosed { .. } => {}
             }
         }
     }

@@ -290,8 +290,18 @@ machine_over_mux!(NodeHub {
         loop {
             match self.mux.poll_item()? {
                 Item::Output(output) => return Some(output),
-                Item::Opened(id, at) => self.reply(id, None, at),
-                Item::OpenFailed(id, reason, at) => self.reply(id, Some(reason), at),
+                Item::Opened(id, at) => {
+                    if !self.mux.spliced_answer(id, Ok(()), at) {
+                        self.reply(id, None, at);
+                    }
+                }
+                Item::OpenFailed(id, reason, at) => {
+                    if !self.mux.spliced_answer(id, Err(reason), at) {
+                        self.reply(id, Some(reason), at);
+                    }
+                }
+                Item::Pump(id, at) => self.mux.pump(id, at),
+                Item::SpliceClosed { id, reset, now } => self.mux.splice_closed(id, reset, now),
                 Item::WantsWay(id, at) => self.find_way(id, at),
                 Item::Claimed(id, at) => self.claimed(id, at),
                 Item::WrongWay(id, link, at) => self.wrong_way(id, link, at),

@@ -422,7 +422,7 @@ impl NodeHub {
                     .link(link)
                     .is_some_and(|link| link.dialect == Dialect::Base);
                 if is_base {
-                    return self.refuse_claim(id, Reason::LocalError, now);
+                    return self.mux.accept_claim(id, link, now);
                 }
                 if !self.mux.lead_route(id, link, now) {
                     self.refuse_claim(id, Reason::UnknownStream, now);

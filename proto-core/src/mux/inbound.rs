@@ -118,7 +118,10 @@ impl Mux {
             return self.out_of_place(link, now);
         };
         let relayed = self.role == Role::Opener
-            && (from == Some(Toward::Opener) || !self.topics.contains_key(&topic))
+            && match from {
+                Some(Toward::Opener) => !self.accepts(&topic),
+                Some(Toward::Acceptor) | None => !self.topics.contains_key(&topic),
+            }
             && !self.is_uplink(link);
         if relayed {
             return match kind {
@@ -245,14 +248,22 @@ impl Mux {
         if self.last_words.find(&topic).is_some() {
             return self.handle_late(link, &topic, Kind::Connecting, &msg);
         }
-        self.accept(link, topic, key, msg, now);
+        let _ = self.accept(link, topic, key, msg, now);
     }
 
     /// Takes a new stream in, in either dialect, and asks for its dial.
-    fn accept(&mut self, link_id: LinkId, topic: Topic, key: Key, msg: StreamMsg, now: Instant) {
+    pub(super) fn accept(
+        &mut self,
+        link_id: LinkId,
+        topic: Topic,
+        key: Key,
+        msg: StreamMsg,
+        now: Instant,
+    ) -> Option<StreamId> {
         if !wire::may_ask(&msg) {
             self.event(Event::Refused(Reason::ProtocolError));
-            return self.refuse(link_id, Kind::Connecting, &msg, Reason::ProtocolError);
+            self.refuse(link_id, Kind::Connecting, &msg, Reason::ProtocolError);
+            return None;
         }
         let limits = &self.config.links;
         let crowded = self
@@ -275,11 +286,10 @@ impl Mux {
         );
         let Some(mut stream) = stream.filter(|_| !crowded) else {
             self.event(Event::Refused(Reason::OverLimit));
-            return self.refuse(link_id, Kind::Connecting, &msg, Reason::OverLimit);
+            self.refuse(link_id, Kind::Connecting, &msg, Reason::OverLimit);
+            return None;
         };
-        let Some(link) = self.links.get_mut(&link_id) else {
-            return;
-        };
+        let link = self.links.get_mut(&link_id)?;
         let limit = msg.limit.max(EARLY_BYTES);
         if let Some(instance) = &link.instance {
             stream.set_instance(instance.uuid().into());
@@ -296,6 +306,7 @@ impl Mux {
         };
         self.add_accepted(id, link_id, new, now);
         self.items.push_back(Item::Asked(id));
+        Some(id)
     }
 
     /// Answers `connecting` or `resume` with a refusal that changes nothing else.
@@ -344,7 +355,7 @@ impl Mux {
             (None, Kind::Connecting, Role::Acceptor) => {
                 // Base streams are never resumed: the key is nobody's.
                 let key = Key::random(&mut self.rng);
-                self.accept(
+                let _ = self.accept(
                     link,
                     topic,
                     key,

@@ -10,7 +10,8 @@ impl Mux {
     pub(crate) fn stream_infos(&self) -> impl Iterator<Item = StreamInfo> {
         self.streams
             .iter()
-            .map(|(id, entry)| entry.info(*id, self.role))
+            .filter(|(_, entry)| !entry.is_spliced)
+            .map(|(id, entry)| entry.info(*id, entry.stream.role()))
             .chain(self.route_infos())
     }
 

@@ -11,6 +11,7 @@ mod local;
 mod outbound;
 mod relay;
 mod resume;
+mod splice;
 mod timers;
 
 use crate::budget::Budget;
@@ -34,6 +35,7 @@ use core::time::Duration;
 use last_word::LastWords;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
+use splice::Splice;
 
 /// How often a source that only the budget holds back asks again.
 const BUDGET_RETRY: Duration = Duration::from_millis(50);
@@ -52,6 +54,14 @@ pub(crate) enum Item {
     Claimed(StreamId, Instant),
     /// Hub: the node is not at the other end of this link, for a stream of this replica or one that is passed on.
     WrongWay(StreamId, LinkId, Instant),
+    /// Hub: a stream of a pair is to be served by the other.
+    Pump(StreamId, Instant),
+    /// Hub: a stream of a pair has closed its side.
+    SpliceClosed {
+        id: StreamId,
+        reset: bool,
+        now: Instant,
+    },
     /// Acceptor: a stream asks for this address.
     Asked(StreamId),
     /// This end has ended a link.
@@ -80,6 +90,9 @@ struct Entry {
     link: Option<LinkId>,
     place: Place,
     local: Local,
+    /// Its local socket is another stream of this mux.
+    splice: Option<Splice>,
+    is_spliced: bool,
     /// The driver asked to read and was told 0.
     read_blocked: bool,
     /// The driver has nothing to write.
@@ -292,6 +305,8 @@ impl Mux {
                 link,
                 place: Place::default(),
                 local,
+                splice: None,
+                is_spliced: false,
                 read_blocked: true,
                 write_idle: true,
                 shutdown_told: false,
@@ -341,19 +356,23 @@ impl Mux {
             return;
         };
         entry.stream.settle();
+        if entry.splice == Some(Splice::Gone) {
+            entry.stream.finish();
+        }
         if entry.stream.is_adrift()
             && let Some(link) = entry.link.take()
         {
             entry.place = Place::default();
             leave(&mut self.links, &mut self.items, link, id);
         }
-        if entry.stream.is_detached() && entry.stream.phase() == Phase::Open && !entry.detached_told
-        {
+        let is_told = entry.detached_told || entry.splice.is_some();
+        if entry.stream.is_detached() && entry.stream.phase() == Phase::Open && !is_told {
             entry.detached_told = true;
             self.items
                 .push_back(Item::Output(Output::Event(Event::Detached { id })));
         }
-        if self.role == Role::Opener && entry.stream.wants_way() {
+        let role = entry.stream.role();
+        if role == Role::Opener && entry.stream.wants_way() {
             self.items.push_back(Item::WantsWay(id, now));
         }
         if entry.link.is_none()
@@ -361,7 +380,7 @@ impl Mux {
         {
             entry.stream.cut(reason); // There is nobody to tell.
         }
-        if self.role == Role::Opener && !entry.answered {
+        if role == Role::Opener && !entry.answered {
             match entry.stream.phase() {
                 Phase::Opening => {}
                 _ if entry.stream.connected_at.is_some() => {
@@ -378,13 +397,18 @@ impl Mux {
         match entry.stream.local_wish() {
             LocalWish::Close { reset } if entry.local != Local::Gone => {
                 entry.local = Local::Gone;
-                self.items
-                    .push_back(Item::Output(Output::Close { id, reset }));
+                self.items.push_back(match entry.splice {
+                    Some(_) => Item::SpliceClosed { id, reset, now },
+                    None => Item::Output(Output::Close { id, reset }),
+                });
             }
             LocalWish::Close { .. } => {}
             LocalWish::Keep => {
                 if entry.local == Local::Open && entry.wants_service() {
-                    self.items.push_back(Item::Output(Output::Local(id)));
+                    self.items.push_back(match entry.splice {
+                        Some(_) => Item::Pump(id, now),
+                        None => Item::Output(Output::Local(id)),
+                    });
                 }
             }
         }
@@ -445,12 +469,18 @@ impl Mux {
             leave(&mut self.links, &mut self.items, link, id);
         }
         self.topics.remove(&entry.stream.identity.topic);
-        if self.role == Role::Acceptor {
+        let role = entry.stream.role();
+        if role == Role::Acceptor {
             self.last_words
                 .keep(&entry.stream, self.config.streams.grace, now);
         }
-        let record = entry.record(id, self.role, now);
-        self.event(Event::StreamEnded(record));
+        let record = entry.record(id, role, now);
+        match self.role {
+            // Of a pair the acceptor tells.
+            Role::Opener if role == Role::Acceptor => self.event(Event::Relayed(record)),
+            Role::Opener if entry.is_spliced => {}
+            Role::Opener | Role::Acceptor => self.event(Event::StreamEnded(record)),
+        }
     }
 
     /// Wakes a link's transport if there is something for it; sets its timer.

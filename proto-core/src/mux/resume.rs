@@ -80,7 +80,7 @@ impl Mux {
     pub(crate) fn wanting(&self) -> impl Iterator<Item = StreamId> {
         self.streams
             .iter()
-            .filter(|(_, entry)| entry.stream.wants_way())
+            .filter(|(_, entry)| entry.stream.role() == Role::Opener && entry.stream.wants_way())
             .map(|(id, _)| *id)
     }
 

@@ -60,7 +60,9 @@ impl Mux {
         entry
             .stream
             .handle_timeout(&self.config.streams, now, jitter);
-        if let (true, Role::Acceptor, Some(reason)) = (opening, self.role, entry.stream.ended()) {
+        if let (true, Role::Acceptor, Some(reason)) =
+            (opening, entry.stream.role(), entry.stream.ended())
+        {
             let took = now.saturating_duration_since(entry.stream.opened_at);
             let failure = Some(reason);
             self.event(Event::Dialed { failure, took });

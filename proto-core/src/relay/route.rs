@@ -11,6 +11,7 @@ use crate::time::Instant;
 use crate::wire::Kind;
 use alloc::string::String;
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// Which way along a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,6 +157,15 @@ impl Route {
         half.lane.pass_again();
         self.acceptor = None;
         true
+    }
+
+    /// The claim, if it has not been passed on, with the early bytes behind it and whether the opener has ended.
+    pub(crate) fn into_claim(mut self) -> Option<(StreamMsg, Vec<Bytes>, bool)> {
+        let claim = self.toward_acceptor.first.take()?;
+        let lane = &mut self.toward_acceptor.lane;
+        let early = core::iter::from_fn(|| lane.next(usize::MAX)).map(|(_, data, _)| data);
+        let early = early.collect();
+        Some((claim, early, lane.end_is_due()))
     }
 
     fn answered(&mut self) {

@@ -145,6 +145,10 @@ impl Stream {
         }
     }
 
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
@@ -322,6 +326,15 @@ impl Stream {
             && self.replay.is_complete()
             && self.receive.holds_end()
         {
+            self.phase = Phase::Ended(Reason::Done);
+            self.closed_due = Some(Reason::Done);
+        }
+    }
+
+    /// Acceptor whose target has closed: "once the eof is acked it sends `closed` with `done`".
+    pub(crate) fn finish(&mut self) {
+        if self.phase == Phase::Open && self.replay.is_complete() {
+            self.receive.end_here();
             self.phase = Phase::Ended(Reason::Done);
             self.closed_due = Some(Reason::Done);
         }

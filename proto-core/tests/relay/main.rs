@@ -2,6 +2,7 @@
 //! becomes of it when the node moves.
 #![allow(clippy::expect_used, missing_docs)]
 
+mod base;
 mod faults;
 mod moving;
 mod passing;
@@ -58,6 +59,7 @@ struct World {
     /// Hub 0 reaches the others as a client does, not as a replica.
     zero_is_client: bool,
     unreachable: BTreeSet<usize>,
+    refuse_dials: bool,
     budgets: Vec<Budget>,
     /// Types of messages, with the link's ends.
     sniffed: Vec<(Who, Who, StreamMsg)>,
@@ -73,7 +75,11 @@ fn name() -> NodeName {
 }
 
 impl World {
-    fn new(hubs: usize, mut config: Config) -> World {
+    fn new(hubs: usize, config: Config) -> World {
+        World::with_edge(hubs, config, DialectChoice::V1)
+    }
+
+    fn with_edge(hubs: usize, mut config: Config, dialect: DialectChoice) -> World {
         config.streams.resume = true;
         let budgets: Vec<Budget> = (0..hubs).map(|_| Budget::new(1 << 26)).collect();
         let edge = EdgeConfig {
@@ -81,7 +87,7 @@ impl World {
             addresses: 1,
             targets: Targets::parse(["127.0.0.1:22"], Vec::<(u16, &str)>::new()).expect("targets"),
             reconnect: Reconnect::default(),
-            dialect: DialectChoice::V1,
+            dialect,
             limits: config.clone(),
         };
         World {
@@ -98,6 +104,7 @@ impl World {
             links: Vec::new(),
             zero_is_client: false,
             unreachable: BTreeSet::new(),
+            refuse_dials: false,
             budgets,
             sniffed: Vec::new(),
             wall_ms: 1000,
@@ -115,8 +122,11 @@ impl World {
             if let Some(attempt) = self.log(Who::Edge).attempts.pop() {
                 self.wall_ms += 10;
                 let up = LinkUp {
-                    dialect: Dialect::V1,
-                    instance: Some(attempt.instance.clone()),
+                    dialect: match attempt.version_1 {
+                        true => Dialect::V1,
+                        false => Dialect::Base,
+                    },
+                    instance: attempt.version_1.then(|| attempt.instance.clone()),
                     spelling: name(),
                     remote: "edge".into(),
                     wall_ms: self.wall_ms,
@@ -126,7 +136,8 @@ impl World {
                     .edge
                     .link_started(attempt.attempt, "cloud".into(), self.now)
                     .expect("the attempt is current");
-                self.edge.link_established(here, true, self.now);
+                self.edge
+                    .link_established(here, attempt.version_1, self.now);
                 self.links.push(((Who::Edge, here), (Who::Hub(hub), there)));
                 return self.settle();
             }
@@ -330,7 +341,11 @@ impl World {
             let log = self.logs.entry(Who::Edge).or_default();
             for id in std::mem::take(&mut log.dials) {
                 log.dialed += 1;
-                self.edge.handle_dialed(id, Ok(()), self.now);
+                let result = match self.refuse_dials {
+                    true => Err(proto_core::reason::Reason::Refused),
+                    false => Ok(()),
+                };
+                self.edge.handle_dialed(id, result, self.now);
                 busy = true;
             }
             busy |= Self::serve(&mut self.edge, log, self.now);
