@@ -131,3 +131,127 @@ fn a_client_reaches_only_what_it_has_a_right_to() {
     }
     assert_eq!(world.log(Who::Edge).dialed, 0);
 }
+
+/// Delivers a message to a hub by a fresh link of another replica; what is answered by that link.
+fn by_another_way(world: &mut World, hub: usize, msg: StreamMsg) -> Vec<StreamMsg> {
+    let link = world.hubs[hub].peer_up("rogue".into(), world.now);
+    world.hubs[hub].handle_message(link, msg, world.now);
+    world.settle();
+    std::iter::from_fn(|| world.hubs[hub].poll_transmit(link, world.now))
+        .filter(|msg| msg.category != "stream")
+        .collect()
+}
+
+#[test]
+fn a_proof_serves_once_and_for_its_own_stream_and_epoch() {
+    let mut world = World::new(3, Config::default());
+    world.edge_connects(1);
+    let here = world.open(0, b"");
+    let there = world.at_edge();
+    world.cut(Who::Hub(0), Who::Hub(1));
+    world.pass(Duration::from_secs(1));
+    let proved = sniffed(&world, Who::Hub(0), "resume");
+    assert_eq!(proved.epoch, 2);
+    // What an eavesdropper has: the very message, one with a higher epoch, one of a lower, one for another topic.
+    for (what, epoch, topic) in [
+        ("replayed", 2, proved.topic.clone()),
+        ("a higher epoch", 3, proved.topic.clone()),
+        ("a lower epoch", 1, proved.topic.clone()),
+        ("another stream", 3, "another".into()),
+    ] {
+        let forged = StreamMsg {
+            epoch,
+            topic,
+            ..proved.clone()
+        };
+        let answers = by_another_way(&mut world, 1, forged);
+        assert!(
+            answers.iter().all(|msg| msg.r#type != "resumed"),
+            "{what}: {answers:?}"
+        );
+        world.send(Who::Hub(0), here, b"x");
+    }
+    assert_eq!(world.got(Who::Edge, there), b"xxxx", "undisturbed");
+    world.pass(Duration::from_secs(30));
+    world.send(Who::Edge, there, b"y");
+    assert_eq!(world.got(Who::Hub(0), here), b"y");
+}
+
+#[test]
+fn an_edge_reaches_no_stream_but_its_own() {
+    let (mut world, here) = relayed();
+    world.send(Who::Hub(0), here, b"x");
+    // Another process with the node's token, at the same replica, claims to be the acceptor.
+    let rogue = LinkUp {
+        dialect: Dialect::V1,
+        instance: proto_core::Instance::parse("rogue.1"),
+        spelling: name(),
+        remote: "rogue".into(),
+        wall_ms: 0,
+    };
+    let connected = sniffed(&world, Who::Edge, "connected");
+    let link = world.hubs[1].link_up(rogue, world.now);
+    let forged = StreamMsg {
+        r#type: "content".into(),
+        data: Bytes::from_static(b"forged"),
+        ..connected
+    };
+    world.hubs[1].handle_message(link, forged, world.now);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.got(Who::Hub(0), here), b"");
+}
+
+#[test]
+fn detached_streams_hold_their_bytes_and_new_ones_are_refused() {
+    let mut config = Config::default();
+    config.streams.resume = true;
+    config.streams.grace = Duration::from_secs(60);
+    let mut world = World::new(1, config);
+    world.budgets[0] = Budget::new(100_000);
+    let config = Arc::new(Config {
+        streams: proto_core::config::StreamConfig {
+            resume: true,
+            grace: Duration::from_secs(60),
+            ..Default::default()
+        },
+        ..Config::default()
+    });
+    world.hubs[0] = NodeHub::new(name(), config, world.budgets[0].clone(), [1; 32]);
+    world.edge_connects(0);
+    let here = world.open(0, b"");
+    let there = world.at_edge();
+    world.log(Who::Edge).closed.insert(there); // Its socket takes nothing.
+    world.send(Who::Hub(0), here, &bytes(200_000));
+    world.cut(Who::Edge, Who::Hub(0));
+    world.send(Who::Hub(0), here, &bytes(200_000));
+    let mut refused = 0;
+    for _ in 0..20 {
+        let id = world.open(0, b"");
+        refused += usize::from(world.log(Who::Hub(0)).replies.get(&id) == Some(&503));
+    }
+    assert!(refused > 0, "{} used", world.budgets[0].used());
+    assert!(world.budgets[0].used() <= 100_000);
+    world.log(Who::Edge).closed.remove(&there);
+    world.edge_connects(0);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.got(Who::Edge, there).len(), 400_000, "nothing lost");
+}
+
+#[test]
+fn streams_that_nobody_resumes_leave_nothing() {
+    let mut config = Config::default();
+    config.links.streams_per_link_max = 10_000;
+    config.links.pending_per_node_max = 10_000;
+    config.streams.grace = Duration::from_secs(60);
+    let mut world = World::new(2, config);
+    world.edge_connects(1);
+    let streams: Vec<StreamId> = (0..500).map(|_| world.open(0, b"hello")).collect();
+    world.cut(Who::Edge, Who::Hub(1));
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.log(Who::Hub(0)).closed.len(), streams.len());
+    for (number, hub) in world.hubs.iter().enumerate() {
+        assert!(hub.stream_infos().is_empty(), "hub {number}");
+        assert_eq!(world.budgets[number].used(), 0, "hub {number}");
+    }
+    assert!(world.edge.stream_infos().is_empty());
+}
