@@ -109,7 +109,16 @@ pub enum ClusterOutput {
     FindNode,
     /// A hub: this replica, the registry's answer, does not hold its node.
     WrongNode(ReplicaId),
-    /// The peers: tell the hub of this node, if there is one, who else holds it: `set_holders`.
+    /// The peers: make a control link to this address, with this replica's id in its metadata; `link_up` or `link_failed`
+    /// hears of it.
+    DialPeer {
+        /// By which its outcome is reported.
+        attempt: AttemptId,
+        /// One of `set_addresses`.
+        address: String,
+    },
+    /// The peers: tell the hub of this node, if there is one, who else holds it: `set_holders`. Told
+    /// again when the way to one of them has come up.
     Holders {
         /// Whose hub.
         node: NodeName,

@@ -1,6 +1,6 @@
 //! The edge: keeps a link to the cloud, and takes the streams that come by it to where they are allowed to go.
 
-mod backoff;
+pub(crate) mod backoff;
 
 pub use backoff::Reconnect;
 
@@ -281,7 +281,8 @@ machine_over_mux!(Edge {
                 | Item::Claimed(..)
                 | Item::WrongWay(..)
                 | Item::Pump(..)
-                | Item::SpliceClosed { .. } => {}
+                | Item::SpliceClosed { .. }
+                | Item::Said(..) => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One gRPC stream's life: dialect, heartbeats, round trip, and whose message goes next.
 
 pub(crate) mod heartbeat;
+pub(crate) mod notices;
 pub(crate) mod schedule;
 pub(crate) mod window;
 
@@ -16,6 +17,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use core::time::Duration;
 use heartbeat::{Heartbeat, Mode};
+use notices::Notices;
 use schedule::Schedule;
 use window::SharedWindow;
 
@@ -62,6 +64,8 @@ pub(crate) struct Link {
     /// `detached` of routes that are gone, the newest of each stream. As many as there were routes.
     pub(crate) lost: BTreeMap<Topic, StreamMsg>,
     drain_due: bool,
+    /// Control: what this replica holds, for the other to know.
+    pub(crate) notices: Notices,
     /// Base: unknown streams that were answered with `closed` already. Bounded.
     unknown: VecDeque<Topic>,
     /// Base: streams whose buffer is full; while there are any the link isn't read.
@@ -91,6 +95,7 @@ impl Link {
             answers_max: config.links.answers_max,
             lost: BTreeMap::new(),
             drain_due: false,
+            notices: Notices::default(),
             unknown: VecDeque::new(),
             full: BTreeSet::new(),
             asleep: true,
@@ -177,12 +182,17 @@ impl Link {
         if core::mem::take(&mut self.drain_due) {
             return Some(self.link_message(Kind::Drain, Bytes::new()));
         }
-        let mut msg = match self.lost.pop_first() {
-            Some((_, msg)) => msg,
-            None => self.answers.pop_front()?,
+        let msg = match self.lost.pop_first() {
+            Some((_, msg)) => Some(msg),
+            None => self.answers.pop_front(),
         };
-        msg.node.clone_from(&self.node);
-        Some(msg)
+        match msg {
+            Some(mut msg) => {
+                msg.node.clone_from(&self.node);
+                Some(msg)
+            }
+            None => self.notices.pop(),
+        }
     }
 
     fn link_message(&self, kind: Kind, data: Bytes) -> StreamMsg {
@@ -206,6 +216,7 @@ impl Link {
             || !self.answers.is_empty()
             || !self.lost.is_empty()
             || self.drain_due
+            || !self.notices.is_empty()
             || !self.schedule.is_empty()
     }
 }

@@ -89,6 +89,9 @@ impl Mux {
             (Dialect::V1, Kind::Drain, _) => {
                 link.draining = true;
             }
+            (Dialect::V1, Kind::Here | Kind::Gone, _) if link.kind == LinkKind::ControlIn => {
+                self.items.push_back(Item::Said(id, msg));
+            }
             // For control links only.
             (Dialect::V1, Kind::Here | Kind::Gone, _) => self.out_of_place(id, now),
             _ => self.event(Event::Ignored("out of place")),

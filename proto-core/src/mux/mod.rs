@@ -19,10 +19,12 @@ use crate::config::Config;
 use crate::link::heartbeat::{Heartbeat, Mode};
 use crate::link::schedule::Place;
 use crate::link::{Link, NewLink};
-use crate::name::Topic;
+use crate::name::{NodeName, Topic};
 use crate::output::{Event, LinkEnd, LinkId, LinkLoss, Output, StreamId, Timer};
+use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::relay::Routes;
+use crate::replica::Held;
 use crate::stream::{LocalWish, Phase, Role, Stream};
 use crate::time::Instant;
 use crate::wire::Dialect;
@@ -62,6 +64,8 @@ pub(crate) enum Item {
         reset: bool,
         now: Instant,
     },
+    /// Peers: `here` or `gone`.
+    Said(LinkId, StreamMsg),
     /// Acceptor: a stream asks for this address.
     Asked(StreamId),
     /// This end has ended a link.
@@ -271,6 +275,14 @@ impl Mux {
             link.send_drain();
         }
         self.settle_link(id);
+    }
+
+    /// Control: the other side is to know this of a node.
+    pub(crate) fn notice(&mut self, id: LinkId, node: NodeName, held: Option<Arc<Held>>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.notices.set(node, held);
+            self.settle_link(id);
+        }
     }
 
     pub(crate) fn wants_message(&self, id: LinkId) -> bool {

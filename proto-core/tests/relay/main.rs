@@ -279,7 +279,9 @@ impl World {
                 }
             }
             ClusterOutput::FindNode => self.log(who).finds += 1,
-            ClusterOutput::WrongNode(_) | ClusterOutput::Holders { .. } => {}
+            ClusterOutput::WrongNode(_)
+            | ClusterOutput::DialPeer { .. }
+            | ClusterOutput::Holders { .. } => {}
         }
     }
 
