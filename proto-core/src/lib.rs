@@ -42,6 +42,7 @@ pub mod output;
 pub mod peers;
 pub mod reason;
 mod relay;
+pub mod registry;
 pub mod replica;
 mod stream;
 pub mod target;
