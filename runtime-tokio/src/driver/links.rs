@@ -14,7 +14,7 @@ const RECEIVED_PER_TURN: usize = 64;
 /// Messages given to it in one turn: more than came, so that what is answered at once never piles up.
 const SENT_PER_TURN: usize = 128;
 /// Payload taken from a link, and given to it, in one turn.
-const BYTES_PER_TURN: usize = 128 * 1024;
+const BYTES_PER_TURN: usize = 64 * 1024;
 
 pub(super) struct LinkSlot {
     link: Link,

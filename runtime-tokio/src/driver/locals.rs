@@ -109,7 +109,9 @@ impl<S: Shell> Driver<S> {
             Ok(()) => open.read(&mut cx, &mut self.machine, id, &self.clock),
             Err(error) => Err(error),
         };
-        self.shell.moved(std::mem::take(&mut open.moved));
+        let moved = std::mem::take(&mut open.moved);
+        self.courtesy.moved(moved.read + moved.written);
+        self.shell.moved(moved);
         if served.is_err() {
             self.locals.remove(&id);
             self.machine.handle_socket_error(id, self.clock.now());

@@ -4,6 +4,7 @@
 //! A wake costs what is ready. What becomes ready waits in one queue, first come first served, and gets a bounded turn; so a bulk
 //! copy delays a keystroke by a turn, and a heartbeat by a poll.
 
+mod courtesy;
 mod links;
 mod locals;
 mod mailbox;
@@ -26,12 +27,14 @@ use tokio::time::Sleep;
 use crate::clock::Clock;
 use crate::grpc::{Link, Loss};
 use crate::net::socket::Socket;
+use courtesy::Courtesy;
 use links::LinkSlot;
 use locals::Local;
 pub(crate) use mailbox::{Command, Mailbox};
 use ready::{ReadyQueue, Source};
 
-/// Turns in one poll of the driver; then others on this thread get theirs, and the timer and new readiness are looked at.
+/// Turns in one poll of the driver, unless fewer have moved much; then others on this thread and on this core get theirs, and the
+/// timer and new readiness are looked at.
 ///
 /// Few, and short ones: what became ready meanwhile waits for all of them, which is what a keystroke waits beside a bulk copy.
 const TURNS_PER_POLL: usize = 4;
@@ -111,6 +114,7 @@ pub(crate) struct Driver<S: Shell> {
     timer_source: Source<Token>,
     /// What the timer is set to. It may be earlier than the machine's deadline: an early call changes nothing.
     armed: Instant,
+    courtesy: Courtesy,
 }
 
 impl<S: Shell> Driver<S> {
@@ -134,6 +138,7 @@ impl<S: Shell> Driver<S> {
             endings: JoinSet::new(),
             endings_source,
             armed: Instant::ZERO,
+            courtesy: Courtesy::default(),
             ready,
             links: HashMap::new(),
             locals: HashMap::new(),
@@ -239,12 +244,16 @@ impl<S: Shell> Future for Driver<S> {
         for _ in 0..TURNS_PER_POLL {
             let Some(token) = this.ready.pop() else { break };
             this.turn(token);
+            if this.courtesy.is_due() {
+                break;
+            }
         }
         this.arm();
         if this.machine.is_idle() && this.endings.is_empty() && this.shell.is_over(&this.machine) {
             return Poll::Ready(());
         }
         if this.ready.end() {
+            this.courtesy.offer();
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -9,7 +9,7 @@ use super::link::{Io, Link};
 use super::message::Outgoing;
 use super::request::Introduction;
 use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
-use crate::net::homing::Homing;
+use crate::net::intake::Intake;
 
 /// TLS on a fresh connection. Its own step, because its failures are of another kind than HTTP/2's.
 pub(crate) async fn secure(
@@ -17,7 +17,7 @@ pub(crate) async fn secure(
     tls: TlsConnector,
     server_name: ServerName<'static>,
 ) -> io::Result<Io> {
-    Ok(Io::from(tls.connect(server_name, Homing::new(tcp)).await?))
+    Ok(Io::from(tls.connect(server_name, Intake::new(tcp)).await?))
 }
 
 /// Sends the request; the response's headers are waited for by the link.

@@ -10,13 +10,13 @@ use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
 use tokio_rustls::TlsStream;
 
-use crate::net::homing::Homing;
+use crate::net::intake::Intake;
 
 use super::message::{Decoder, Malformed, Outgoing};
 use super::ping::{PingPace, Pinger};
 use super::{BASE_WINDOW_BYTES, LINGER, code, request};
 
-pub(super) type Io = TlsStream<Homing>;
+pub(super) type Io = TlsStream<Intake>;
 
 /// A link. It does nothing unless it is polled, all of it by one task.
 pub(crate) struct Link {

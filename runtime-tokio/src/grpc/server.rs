@@ -11,7 +11,7 @@ use super::message::Outgoing;
 use super::ping::PingPace;
 use super::request::{self, LinkRequest};
 use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
-use crate::net::homing::Homing;
+use crate::net::intake::Intake;
 
 /// A request to open a link, to be accepted or refused.
 pub(crate) struct Incoming {
@@ -25,7 +25,7 @@ pub(crate) struct Incoming {
 
 /// Reads a connection up to the first request for a link. The caller bounds the time.
 pub(crate) async fn handshake(tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Incoming> {
-    let io = tls.accept(Homing::new(tcp)).await?;
+    let io = tls.accept(Intake::new(tcp)).await?;
     let certificate = io
         .get_ref()
         .1

@@ -4,5 +4,6 @@ pub mod accept;
 pub mod changes;
 pub(crate) mod closing;
 pub mod homing;
+pub(crate) mod intake;
 pub mod options;
 pub mod socket;
