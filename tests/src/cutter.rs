@@ -1,38 +1,91 @@
-//! A line between an edge and its cloud that a test cuts: a TCP proxy whose connections can be ended without a word.
+//! A line between an edge and its cloud that a test cuts: a TCP proxy whose connections can be ended without a word,
+//! and which may end them by itself, as balancers and NATs do.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::wait::millis;
 
 /// The proxy. Its connections end with it.
 #[derive(Debug)]
 pub struct Cutter {
     address: String,
-    lines: Arc<Mutex<Vec<TcpStream>>>,
+    lines: Arc<Mutex<Vec<Arc<Line>>>>,
+    cuts: Arc<Cuts>,
 }
+
+/// What the proxy cuts by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections on which nothing has moved for so long.
+    pub idle: Duration,
+    /// Connections that are this old, whatever they carry.
+    pub age: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Cuts {
+    idle: AtomicUsize,
+    age: AtomicUsize,
+}
+
+/// A connection through the proxy.
+#[derive(Debug)]
+struct Line {
+    near: TcpStream,
+    far: TcpStream,
+    since: Instant,
+    moved: Mutex<Instant>,
+}
+
+/// How often a line with limits is looked at.
+const LOOK: Duration = millis(20);
 
 impl Cutter {
     /// Listens on loopback and passes what comes to `target`.
     pub fn to(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1", target, None)
+    }
+
+    /// Listens at an address, in the calling thread's network, and cuts by itself what passes `limits`.
+    pub fn at(ip: &str, target: &str, limits: Option<Limits>) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let lines: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let (target, kept) = (target.to_owned(), lines.clone());
+        let (lines, cuts) = (
+            Arc::<Mutex<Vec<Arc<Line>>>>::default(),
+            Arc::<Cuts>::default(),
+        );
+        let (target, kept, counted) = (target.to_owned(), lines.clone(), cuts.clone());
         thread::spawn(move || {
             for near in listener.incoming() {
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else {
                     continue;
                 };
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                for (from, to) in [(&near, &far), (&far, &near)] {
-                    kept.push(from.try_clone().unwrap());
-                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    thread::spawn(move || pass(from, to));
+                let (since, moved) = (Instant::now(), Mutex::new(Instant::now()));
+                let line = Arc::new(Line {
+                    near,
+                    far,
+                    since,
+                    moved,
+                });
+                for towards_far in [true, false] {
+                    let (line, counted) = (line.clone(), counted.clone());
+                    thread::spawn(move || line.pass(towards_far, limits, &counted));
                 }
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line);
             }
         });
-        Self { address, lines }
+        Self {
+            address,
+            lines,
+            cuts,
+        }
     }
 
     /// Where the edge connects to.
@@ -44,8 +97,18 @@ impl Cutter {
     pub fn cut(&self) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         for line in lines.drain(..) {
-            let _ = line.shutdown(Shutdown::Both);
+            line.end();
         }
+    }
+
+    /// Connections that it ended because nothing moved.
+    pub fn idle_cuts(&self) -> usize {
+        self.cuts.idle.load(Ordering::SeqCst)
+    }
+
+    /// Connections that it ended because of their age.
+    pub fn age_cuts(&self) -> usize {
+        self.cuts.age.load(Ordering::SeqCst)
     }
 }
 
@@ -55,12 +118,49 @@ impl Drop for Cutter {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read) = from.read(&mut buffer) {
-        if read == 0 || to.write_all(&buffer[..read]).is_err() {
-            break;
+impl Line {
+    fn pass(&self, towards_far: bool, limits: Option<Limits>, cuts: &Cuts) {
+        let (mut from, mut to) = match towards_far {
+            true => (&self.near, &self.far),
+            false => (&self.far, &self.near),
+        };
+        from.set_read_timeout(limits.map(|_| LOOK)).unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    if to.write_all(&buffer[..read]).is_err() {
+                        break;
+                    }
+                    *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                }
+                Err(error) if is_timeout(error.kind()) => {}
+                Err(_) => break,
+            }
+            // One of the two directions looks after both.
+            if towards_far && let Some(cut) = limits.and_then(|limits| self.passes(limits, cuts)) {
+                cut.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
         }
+        self.end();
     }
-    let _ = to.shutdown(Shutdown::Both);
+
+    fn passes<'a>(&self, limits: Limits, cuts: &'a Cuts) -> Option<&'a AtomicUsize> {
+        let moved = *self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.since.elapsed() >= limits.age {
+            return Some(&cuts.age);
+        }
+        (moved.elapsed() >= limits.idle).then_some(&cuts.idle)
+    }
+
+    fn end(&self) {
+        let _ = self.near.shutdown(Shutdown::Both);
+        let _ = self.far.shutdown(Shutdown::Both);
+    }
+}
+
+fn is_timeout(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -1,5 +1,6 @@
 //! The harness of the real tests: a temporary world with its own certificates, tokens and SSH keys, the built
-//! binaries in it, and the peers, targets and clients that they are tested against. Everything listens on loopback.
+//! binaries in it, and the peers, targets and clients that they are tested against. Everything listens on loopback,
+//! of the machine or of namespaces that the tests make.
 //!
 //! Tests are plain threads and blocking sockets; only the gRPC peers have a runtime of their own.
 #![allow(clippy::unwrap_used)] // a harness stops at what it didn't expect
@@ -11,11 +12,14 @@ pub mod cutter;
 pub mod expect;
 pub mod fake_cloud;
 pub mod fake_edge;
+pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod netns;
 pub mod openssh;
 pub mod pki;
 pub mod process;
+pub mod session;
 pub mod targets;
 pub mod usage;
 pub mod wait;

@@ -158,15 +158,21 @@ impl World {
 
     /// Settings of a cloud with short waits: three CONNECT listeners (open, users, users with TLS).
     pub fn cloud_settings(&self) -> Settings {
+        self.cloud_settings_at("127.0.0.1")
+    }
+
+    /// The same, with all listeners at one address.
+    pub fn cloud_settings_at(&self, ip: &str) -> Settings {
+        let listen = format!("{ip}:0");
         let listener = |tls: &str, auth: &str| {
             let mut table = Table::new();
-            table.insert("listen".into(), "127.0.0.1:0".into());
+            table.insert("listen".into(), listen.clone().into());
             table.insert("tls".into(), tls.into());
             table.insert("auth".into(), auth.into());
             Value::Table(table)
         };
         Settings::default()
-            .set("grpc.listen", "127.0.0.1:0")
+            .set("grpc.listen", listen.clone())
             .set("grpc.cert", text(&self.cloud.cert))
             .set("grpc.key", text(&self.cloud.key))
             .set("grpc.client_ca", text(&self.pki.ca()))
@@ -181,7 +187,7 @@ impl World {
             .set("tokens.file", text(&self.path("tokens")))
             .set("users.file", text(&self.path("users.toml")))
             .set("limits.node_wait", "300ms")
-            .set("admin.listen", "127.0.0.1:0")
+            .set("admin.listen", listen.clone())
             .set("log.level", "debug,h2=info")
             .set("log.audit", text(&self.path("cloud-audit.jsonl")))
     }

@@ -1,0 +1,188 @@
+//! SSH sessions that must outlive what happens to their line: one that bytes run through all the time, one that waits.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::openssh::{Ssh, success};
+use crate::wait::millis;
+
+/// A session that bytes run through, there and back. Each byte is checked for its place as it comes back.
+#[derive(Debug)]
+pub struct Busy {
+    child: Child,
+    stop: Arc<AtomicBool>,
+    arrivals: Arc<(Mutex<Arrivals>, Condvar)>,
+    sending: JoinHandle<u64>,
+    receiving: JoinHandle<u64>,
+}
+
+#[derive(Debug)]
+struct Arrivals {
+    last: Instant,
+    longest_gap: Duration,
+}
+
+/// A session in which nothing happens until it is asked.
+#[derive(Debug)]
+pub struct Idle {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+/// Bytes sent at once, and how often: enough to be under way whenever the line goes, little enough to leave the
+/// processors to what is measured.
+const BLOCK: usize = 4096;
+const PACE: Duration = millis(5);
+
+fn byte_at(position: u64) -> u8 {
+    (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+fn spawn(mut command: Command) -> (Child, ChildStdin, ChildStdout) {
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    (child, input, output)
+}
+
+impl Busy {
+    /// Logs in by one of [`crate::openssh::PROXIES`], in the network of the calling thread.
+    pub fn start(ssh: &Ssh, alias: &str) -> Self {
+        let mut command = ssh.command("ssh");
+        command.args([alias, "cat"]);
+        let (child, mut input, mut output) = spawn(command);
+        let stop = Arc::new(AtomicBool::new(false));
+        let arrivals = Arc::new((
+            Mutex::new(Arrivals {
+                last: Instant::now(),
+                longest_gap: Duration::ZERO,
+            }),
+            Condvar::new(),
+        ));
+        let until = stop.clone();
+        let sending = thread::spawn(move || {
+            let mut sent = 0;
+            while !until.load(Ordering::SeqCst) {
+                let block: Vec<u8> = (sent..sent + BLOCK as u64).map(byte_at).collect();
+                input.write_all(&block).expect("the session takes bytes");
+                sent += block.len() as u64;
+                thread::sleep(PACE);
+            }
+            sent
+        });
+        let shared = arrivals.clone();
+        let receiving = thread::spawn(move || {
+            let (mut received, mut buffer) = (0, [0; 65536]);
+            while let len @ 1.. = output.read(&mut buffer).expect("the session's output") {
+                for byte in &buffer[..len] {
+                    assert_eq!(*byte, byte_at(received), "the byte at {received}");
+                    received += 1;
+                }
+                let (arrivals, told) = &*shared;
+                let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+                let gap = arrivals.last.elapsed();
+                arrivals.longest_gap = arrivals.longest_gap.max(gap);
+                arrivals.last = Instant::now();
+                told.notify_all();
+            }
+            received
+        });
+        let busy = Self {
+            child,
+            stop,
+            arrivals,
+            sending,
+            receiving,
+        };
+        busy.moves_after(Instant::now(), Duration::from_secs(20));
+        busy
+    }
+
+    /// Waits for bytes that come later than `then`; how much later they came.
+    #[track_caller]
+    pub fn moves_after(&self, then: Instant, limit: Duration) -> Duration {
+        let (arrivals, told) = &*self.arrivals;
+        let arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = told.wait_timeout_while(arrivals, limit, |arrivals| arrivals.last <= then);
+        let (arrivals, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "nothing came for {limit:?}");
+        arrivals.last.duration_since(then)
+    }
+
+    /// The longest time without a byte since this was last asked.
+    pub fn stall(&self) -> Duration {
+        let mut arrivals = self
+            .arrivals
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut arrivals.longest_gap)
+    }
+
+    /// Ends it in good order: what was sent has all come back. The bytes.
+    #[track_caller]
+    pub fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        let sent = self.sending.join().expect("the sender");
+        let received = self.receiving.join().expect("the receiver");
+        success("ssh", &self.child.wait_with_output().unwrap());
+        assert_eq!(sent, received, "bytes sent and received");
+        sent
+    }
+}
+
+impl Idle {
+    /// Logs in by one of [`crate::openssh::PROXIES`], in the network of the calling thread.
+    pub fn start(ssh: &Ssh, alias: &str) -> Self {
+        let mut command = ssh.command("ssh");
+        command.args([
+            alias,
+            "echo ready; while read word; do echo heard $word; done",
+        ]);
+        let (child, input, output) = spawn(command);
+        let mut idle = Self {
+            child,
+            input,
+            output,
+        };
+        idle.expect("ready\n");
+        idle
+    }
+
+    /// Says something; how long the answer took.
+    #[track_caller]
+    pub fn ask(&mut self, word: &str) -> Duration {
+        let start = Instant::now();
+        self.input
+            .write_all(format!("{word}\n").as_bytes())
+            .expect("the session takes a word");
+        self.expect(&format!("heard {word}\n"));
+        start.elapsed()
+    }
+
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let mut got = vec![0; text.len()];
+        self.output
+            .read_exact(&mut got)
+            .expect("the session answers");
+        assert_eq!(String::from_utf8_lossy(&got), text);
+    }
+
+    /// Ends it in good order.
+    #[track_caller]
+    pub fn finish(self) {
+        drop(self.input);
+        let Self { child, output, .. } = self;
+        drop(output);
+        success("ssh", &child.wait_with_output().unwrap());
+    }
+}

@@ -1,0 +1,364 @@
+//! Real faults under real SSH sessions: lines that are cut in every way, an address that changes, an edge that is
+//! frozen, a proxy that cuts. In networks of the test's own; needs root.
+//!
+//! What was measured is printed in lines that begin with `measured:`; `./test faults` shows them.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tunnel_tests::binaries::program;
+use tunnel_tests::cutter::{Cutter, Limits};
+use tunnel_tests::fleet::Fleet;
+use tunnel_tests::metrics::Metrics;
+use tunnel_tests::netns::{Cut, EDGE_ADDRESS, Networks, replica_address};
+use tunnel_tests::openssh::success;
+use tunnel_tests::session::{Busy, Idle};
+use tunnel_tests::targets::Target;
+use tunnel_tests::wait::{is_long, millis, secs, wait_until};
+use tunnel_tests::world::Settings;
+use tunnel_tests::{Cloud, Connect, World};
+
+/// How soon a stream moves again once its way is back, where the edge knows that it is: it was told, or tries at once.
+const BACK_MAX: Duration = millis(1_000);
+/// The same where it has to find out: the pauses between its tries may have grown by then.
+const FOUND_MAX: Duration = secs(11);
+
+fn measured(what: &str, times: &[(&str, Duration)]) {
+    let times: Vec<String> = times
+        .iter()
+        .map(|(name, time)| format!("{name} {:.2} s", time.as_secs_f64()))
+        .collect();
+    println!("measured: {what}: {}", times.join(", "));
+}
+
+fn plain(settings: Settings, _: &Networks, _: &[Cloud]) -> Settings {
+    settings
+}
+
+/// Two sessions, one with bytes under way and one without, that a fault must not end.
+struct Sessions<'a> {
+    fleet: &'a Fleet,
+    busy: Busy,
+    idle: Idle,
+}
+
+impl<'a> Sessions<'a> {
+    fn start(fleet: &'a Fleet) -> Self {
+        let (busy, mut idle) = fleet
+            .networks
+            .client
+            .enter(|| (Busy::start(&fleet.ssh, "nc"), Idle::start(&fleet.ssh, "nc")));
+        idle.ask("before");
+        busy.stall();
+        Self { fleet, busy, idle }
+    }
+
+    /// Waits until both move again, and tells what it was like.
+    #[track_caller]
+    fn move_again(&mut self, what: &str, back_at: Instant, limit: Duration) {
+        let back = self.busy.moves_after(back_at, secs(40));
+        let answer = self.idle.ask(what.split(' ').next().unwrap_or_default());
+        let stall = self.busy.stall();
+        measured(
+            what,
+            &[
+                ("stall", stall),
+                ("back after", back),
+                ("idle session answers after", answer),
+            ],
+        );
+        assert!(
+            back <= limit && answer <= limit,
+            "{what}: {back:?}, {answer:?}"
+        );
+    }
+
+    fn finish(self) {
+        let resumed = self.fleet.cloud_metrics(1).sum("resumes_total", &[]);
+        let bytes = self.busy.finish();
+        self.idle.finish();
+        println!("measured: {bytes} bytes there and back, {resumed} streams resumed");
+        assert!(resumed >= 1.0, "no link was lost, so nothing was tested");
+    }
+}
+
+fn outlive(how: Cut, name: &str, limit: Duration) {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::start(&fleet);
+    let lengths: &[u64] = if is_long() { &[1, 10, 60] } else { &[1, 10] };
+    for length in lengths {
+        fleet.networks.cut(how);
+        // The line is gone for so long: that is the fault, not a wait for something.
+        thread::sleep(secs(*length));
+        let back_at = Instant::now();
+        fleet.networks.mend(how);
+        // In a second nobody gives a link up: TCP sends again by itself, after pauses that double.
+        let limit = if *length == 1 {
+            limit.max(secs(2))
+        } else {
+            limit
+        };
+        sessions.move_again(&format!("{name} for {length} s"), back_at, limit);
+    }
+    sessions.finish();
+}
+
+#[test]
+fn sessions_outlive_an_interface_that_goes_down() {
+    outlive(Cut::Down, "interface down", BACK_MAX);
+}
+
+#[test]
+fn sessions_outlive_a_line_that_swallows_everything() {
+    outlive(Cut::Drop, "DROP both ways", FOUND_MAX);
+}
+
+#[test]
+fn sessions_outlive_resets() {
+    outlive(Cut::Reset, "RST", FOUND_MAX);
+}
+
+#[test]
+fn sessions_outlive_a_new_address() {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::start(&fleet);
+    let moves = [(EDGE_ADDRESS, "10.77.0.3"), ("10.77.0.3", EDGE_ADDRESS)];
+    for (from, to) in moves {
+        let moved_at = Instant::now();
+        fleet.networks.move_edge(from, to);
+        sessions.move_again(&format!("address {to} for {from}"), moved_at, BACK_MAX);
+    }
+    sessions.finish();
+}
+
+#[test]
+fn sessions_outlive_a_frozen_edge() {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::start(&fleet);
+    fleet.edge.process.signal(Signal::SIGSTOP);
+    thread::sleep(secs(20));
+    let back_at = Instant::now();
+    fleet.edge.process.signal(Signal::SIGCONT);
+    sessions.move_again("edge frozen for 20 s", back_at, BACK_MAX);
+    sessions.finish();
+}
+
+/// A tenth of the wait, with heartbeats of a tenth, unless full lengths are asked for.
+#[test]
+fn sessions_outlive_a_proxy_that_cuts_the_idle_and_the_old() {
+    let scale = if is_long() { 10 } else { 1 };
+    let limits = Limits {
+        idle: secs(3) * scale,
+        age: secs(6) * scale,
+    };
+    let mut proxy = None;
+    let fleet = Fleet::start(1, |settings, networks, clouds| {
+        let cutter = networks
+            .cloud
+            .enter(|| Cutter::at(&replica_address(1), &clouds[0].grpc, Some(limits)));
+        let address = proxy.insert(cutter).address().to_owned();
+        let settings = settings.set("cloud.addresses", vec![address]);
+        match is_long() {
+            true => settings,
+            false => settings
+                .set("heartbeat.interval", "1s")
+                .set("reconnect.reset_after", "1s"),
+        }
+    });
+    let proxy = proxy.unwrap();
+    // First nothing but heartbeats, then the sessions.
+    wait_until("an old link is cut", limits.age * 3, || {
+        proxy.age_cuts() >= 1
+    });
+    let mut sessions = Sessions::start(&fleet);
+    for cuts in proxy.age_cuts() + 1..proxy.age_cuts() + 4 {
+        wait_until("an old link is cut", limits.age * 3, || {
+            proxy.age_cuts() >= cuts
+        });
+        sessions.move_again("cut by a proxy for its age", Instant::now(), BACK_MAX);
+    }
+    assert_eq!(
+        proxy.idle_cuts(),
+        0,
+        "heartbeats keep a link from being idle"
+    );
+    sessions.finish();
+}
+
+#[test]
+fn a_copy_arrives_whole_through_random_cuts() {
+    let (mib, cuts) = if is_long() { (1024, 50) } else { (256, 15) };
+    let fleet = Fleet::start(1, |settings, _, _| settings.set("reconnect.max", "500ms"));
+    let (file, copy) = (fleet.world.path("file"), fleet.world.path("copy"));
+    let mut random = fs::File::open("/dev/urandom").unwrap();
+    let mut source = (&mut random).take(mib << 20);
+    std::io::copy(&mut source, &mut fs::File::create(&file).unwrap()).unwrap();
+    let mut draw = || {
+        let mut bytes = [0; 8];
+        random.read_exact(&mut bytes).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let mut places: Vec<u64> = (0..cuts).map(|_| draw() % (mib << 20)).collect();
+    places.sort_unstable();
+    println!("measured: cuts after {places:?} bytes");
+    let start = Instant::now();
+    let mut scp = fleet.ssh.command("scp");
+    scp.args([
+        "-q",
+        &file.to_string_lossy(),
+        &format!("nc:{}", copy.display()),
+    ]);
+    let mut child = fleet.networks.client.enter(|| scp.spawn().unwrap());
+    for (number, place) in places.iter().enumerate() {
+        wait_until("the copy grows", secs(60), || {
+            fs::metadata(&copy).is_ok_and(|copy| copy.len() >= *place)
+        });
+        match number % 3 {
+            0 => fleet.networks.reset(),
+            1 => fleet.networks.cloud.reset_connections("10.77.0.0/24"),
+            _ => {
+                fleet.networks.cut(Cut::Reset);
+                fleet.networks.mend(Cut::Reset);
+            }
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(status.success(), "scp: {status}");
+    measured(
+        &format!("scp of {mib} MiB through {cuts} cuts"),
+        &[("took", start.elapsed())],
+    );
+    assert_eq!(sum(&file), sum(&copy));
+    let resumed = fleet.cloud_metrics(1).sum("resumes_total", &[]);
+    println!("measured: {resumed} streams resumed");
+    // Cuts may fall together, while no link is there.
+    assert!(resumed >= 5.0, "{resumed} resumes in {cuts} cuts");
+}
+
+fn sum(path: &Path) -> String {
+    let file = fs::File::open(path).unwrap();
+    let output = Command::new(program("sha256sum", "coreutils"))
+        .stdin(file)
+        .output()
+        .unwrap();
+    success("sha256sum", &output);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_black_hole_is_found_in_time() {
+    // What it says, it says without being asked, so that the edge has bytes that nobody acks.
+    let chatter = |mut socket: std::net::TcpStream| {
+        while socket.write_all(b".").is_ok() {
+            thread::sleep(millis(50));
+        }
+    };
+    let mut targets = Vec::new();
+    let fleet = Fleet::start(1, |settings, networks, _| {
+        targets = networks
+            .edge
+            .enter(|| vec![Target::echo(), Target::serve(chatter)]);
+        settings
+            .set("targets.map.22", targets[0].address())
+            .set("targets.map.23", targets[1].address())
+    });
+    let connect = |port: u16| {
+        fleet
+            .networks
+            .client
+            .enter(|| Connect::open(&fleet.clouds[0].connect, &format!("node-A:{port}")))
+    };
+    let mut open = connect(22);
+    for (waits, limit) in [(false, secs(15)), (true, secs(5))] {
+        open.echo(b"here");
+        let talking = waits.then(|| connect(23));
+        if let Some(talking) = &talking {
+            (&talking.socket).read_exact(&mut [0; 3]).unwrap();
+        }
+        let start = Instant::now();
+        fleet.networks.cut(Cut::Drop);
+        if waits {
+            open.socket.write_all(b"waits").unwrap();
+        }
+        let found_after = |links: &dyn Fn() -> Metrics| {
+            wait_until("the link is given up", limit * 2, || {
+                links().sum("links", &[]) == 0.0
+            });
+            start.elapsed()
+        };
+        let (at_cloud, at_edge) = thread::scope(|scope| {
+            let cloud = scope.spawn(|| found_after(&|| fleet.cloud_metrics(1)));
+            let edge = found_after(&|| fleet.edge_metrics());
+            (cloud.join().unwrap(), edge)
+        });
+        let what = if waits {
+            "black hole, streams waiting"
+        } else {
+            "black hole, idle"
+        };
+        measured(
+            what,
+            &[
+                ("found by the cloud after", at_cloud),
+                ("by the edge after", at_edge),
+            ],
+        );
+        assert!(at_cloud <= limit && at_edge <= limit, "{what}");
+        fleet.networks.mend(Cut::Drop);
+        if waits {
+            let mut back = [0; 5];
+            open.socket.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"waits");
+        }
+    }
+}
+
+/// The way is back at once; what counts is how soon the stream moves.
+#[test]
+fn a_detached_stream_moves_again_within_a_second() {
+    const CUTS: usize = 100;
+    let world = World::new();
+    let echo = Target::echo();
+    let cloud = world.cloud();
+    let line = Cutter::to(&cloud.grpc);
+    // Each cut finds a link that has held, as on a line that is cut now and then.
+    let settings = world
+        .edge_settings("node-A", line.address(), &echo.address())
+        .set("reconnect.reset_after", "50ms");
+    let mut edge = world.edge_with("node-A", settings);
+    edge.process.wait_status("link", "up", secs(10));
+    let mut open = cloud.open("node-A");
+    let mut times: Vec<Duration> = (0..CUTS)
+        .map(|_| {
+            let held = Instant::now();
+            while held.elapsed() < millis(60) {
+                open.echo(b"still here");
+            }
+            line.cut();
+            let cut_at = Instant::now();
+            open.echo(b"back again");
+            cut_at.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let (median, p99) = (times[CUTS / 2], times[CUTS * 99 / 100]);
+    measured(
+        &format!("{CUTS} cuts"),
+        &[
+            ("median", median),
+            ("p99", p99),
+            ("longest", times[CUTS - 1]),
+        ],
+    );
+    let resumed = cloud.metrics().sum("resumes_total", &[]);
+    assert!(resumed >= CUTS as f64 * 0.9, "{resumed} resumes");
+    assert!(p99 <= BACK_MAX, "p99 {p99:?}");
+    open.socket.shutdown(Shutdown::Both).unwrap();
+}
