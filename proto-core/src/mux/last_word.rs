@@ -21,8 +21,8 @@ pub(super) struct LastWord {
     key: Key,
     epoch: u32,
     reason: Reason,
-    /// The final counter, if the stream was complete: what this end held.
-    complete: Option<u64>,
+    /// The final counters, if the stream was complete: what this end held, and what it had sent.
+    complete: Option<(u64, u64)>,
 }
 
 impl LastWord {
@@ -45,19 +45,24 @@ impl LastWord {
             epoch: msg.epoch,
             ..StreamMsg::default()
         };
-        Some(match (self.complete, kind) {
-            (Some(ack), _) => StreamMsg {
+        // What was sent and never acked went with the buffers: an opener that lacks some of it has failed.
+        let (complete, reason) = match self.complete {
+            Some((_, sent)) if msg.ack < sent => (None, Reason::GraceExpired),
+            complete => (complete, self.reason),
+        };
+        Some(match (complete, kind) {
+            (Some((ack, _)), _) => StreamMsg {
                 ack,
                 limit: ack,
                 key: Bytes::copy_from_slice(&self.key.proof(Kind::Resumed, &msg.topic, msg.epoch)),
                 ..answer(Kind::Resumed)
             },
             (None, Kind::Connecting) => StreamMsg {
-                code: self.reason.code(),
+                code: reason.code(),
                 ..answer(Kind::ConnectFailed)
             },
             (None, _) => StreamMsg {
-                code: self.reason.code(),
+                code: reason.code(),
                 ..answer(Kind::Closed)
             },
         })
@@ -92,7 +97,8 @@ impl LastWords {
             key: stream.key().clone(),
             epoch: stream.epoch(),
             reason,
-            complete: (reason == Reason::Done).then(|| stream.receive.ack()),
+            complete: (reason == Reason::Done)
+                .then(|| (stream.receive.ack(), stream.replay.end() + 1)),
         };
         self.by_topic.insert(topic, word);
     }

@@ -100,6 +100,10 @@ impl Stream {
 
     /// Opener: goes by a link now; `connecting` or `resume` is due, one epoch higher.
     pub(crate) fn attach(&mut self, dialect: Dialect, config: &StreamConfig, now: Instant) {
+        if self.connected_at.is_some() && dialect == Dialect::Base {
+            // Base has no `resume`: whoever is there now is not the acceptor.
+            return self.cut(Reason::UnknownStream);
+        }
         self.speak(dialect, config);
         self.epoch += 1;
         self.replay.rewind();
@@ -153,7 +157,10 @@ impl Stream {
 
     fn take_epoch(&mut self, msg: &StreamMsg, introduction: Introduction) -> Resumption {
         let replayed = self.replay.rewind();
-        self.replay.set_limit(msg.limit.max(msg.ack + EARLY_BYTES));
+        self.replay.set_limit(match introduction {
+            Introduction::Connect => msg.limit.max(EARLY_BYTES),
+            Introduction::Resume => msg.limit,
+        });
         self.epoch = msg.epoch;
         self.introduced = false;
         // While the dial is under way there is nothing to answer yet.
@@ -184,7 +191,7 @@ impl Stream {
             return Ok(None);
         }
         self.replay.ack(msg.ack)?;
-        self.replay.set_limit(msg.limit.max(msg.ack + EARLY_BYTES));
+        self.replay.set_limit(msg.limit);
         let resumption = Resumption {
             stalled: self.stalled(now),
             replayed: self.replay.resent(),

@@ -224,7 +224,9 @@ impl Stream {
     pub(crate) fn fail(&mut self, reason: Reason) {
         if self.ended().is_none() {
             self.end_abruptly(reason);
-            self.introduction_due = false;
+            // The acceptor counts `closed` only of an attachment that it has heard of: `resume` goes before it.
+            let resume_due = self.role == Role::Opener && self.connected_at.is_some();
+            self.introduction_due &= resume_due;
             self.closed_due = Some(reason);
         }
     }

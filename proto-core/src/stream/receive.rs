@@ -225,9 +225,11 @@ impl Receive {
         self.limit
     }
 
-    /// Another attachment sets the limit anew: never below what is acked plus the early bytes (PROTOCOL.md, "Credit").
+    /// Another attachment sets the limit anew: what is acked plus the early bytes, as far as the window and those reach.
+    /// Else a stream that nobody reads from would earn credit by being attached again and again.
     pub(crate) fn promise_anew(&mut self) {
-        self.limit = self.limit.max(self.received + EARLY_BYTES);
+        let most = self.written + self.window + EARLY_BYTES;
+        self.limit = self.limit.max((self.received + EARLY_BYTES).min(most));
         let promised = self.limit - self.written;
         if promised > self.charge.bytes() {
             self.charge.set(promised);
@@ -444,6 +446,19 @@ mod tests {
             first.window, second.window,
             "the one that came later has as much"
         );
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_earns_nothing_by_being_attached_again_and_again() {
+        let mut receive = receive(&Budget::new(1 << 20));
+        for _ in 0..10 {
+            receive.promise_anew();
+            let count = usize::try_from(receive.limit() - receive.received()).expect("small");
+            receive
+                .content(receive.received(), bytes(count), Instant::ZERO)
+                .expect("within credit");
+        }
+        assert_eq!(receive.held(), 2 * EARLY_BYTES);
     }
 
     #[test]

@@ -310,3 +310,27 @@ fn with_resumption_off_streams_end_with_their_link() {
     assert_eq!(world.hub_log.records[0].reason, Reason::NodeOffline);
     assert_eq!(world.edge_log.records[0].reason, Reason::NodeOffline);
 }
+
+#[test]
+fn what_an_acceptor_sent_and_forgot_is_not_told_as_done() {
+    let mut world = World::new(DialectChoice::Auto, resuming());
+    let (here, there) = connected_pair(&mut world);
+    world.at_hub.input.insert(here, (b"exit\n".to_vec(), true));
+    serve(&mut world.hub, &mut world.at_hub, here, world.now);
+    world.settle();
+    // The last bytes are lost with the link, of which the hub hears late.
+    world.at_edge.input.insert(there, (b"bye\n".to_vec(), true));
+    serve(&mut world.edge, &mut world.at_edge, there, world.now);
+    let edge_link = world.edge_link.take().expect("a link");
+    while world.edge.poll_transmit(edge_link, world.now).is_some() {}
+    world.edge.link_lost(edge_link, LinkLoss::Broken, world.now);
+    world.now += Duration::from_secs(10);
+    let hub_link = world.hub_link.take().expect("a link");
+    world.hub.link_lost(hub_link, LinkLoss::Broken, world.now);
+    world.pass(Duration::from_secs(295));
+    assert_eq!(world.edge_log.records[0].reason, Reason::Done);
+    world.connect();
+    world.settle();
+    assert_eq!(world.hub_log.records[0].reason, Reason::GraceExpired);
+    assert_eq!(world.at_hub.closed.get(&here), Some(&true));
+}
