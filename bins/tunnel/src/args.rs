@@ -90,9 +90,12 @@ pub(crate) enum Command {
     /// Makes certificates, tokens and SSH keys in a temporary folder, starts tunnel-cloud, two tunnel-edges and two sshd
     /// on loopback, and opens a shell on node-A. Everything ends, and the folder goes, when the shell ends or on Ctrl-C.
     Demo {
-        /// Number of tunnel-cloud replicas (only 1 so far)
-        #[arg(long, default_value_t = 1, value_name = "N")]
-        replicas: u32,
+        /// Number of tunnel-cloud replicas
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=9))]
+        replicas: usize,
+        /// With several replicas: cut lines, kill and replace replicas under a session, and report how long it stood still
+        #[arg(long, conflicts_with = "cmd")]
+        torture: bool,
         /// Run this on node-A instead of a shell, and exit with its status
         #[arg(last = true, value_name = "CMD")]
         cmd: Vec<String>,
@@ -174,7 +177,7 @@ mod tests {
             .expect("parses")
             .command
         {
-            Command::Demo { replicas, cmd } => assert_eq!((replicas, cmd.len()), (1, 3)),
+            Command::Demo { replicas, cmd, .. } => assert_eq!((replicas, cmd.len()), (1, 3)),
             other => panic!("{other:?}"),
         }
         assert!(Cli::try_parse_from(["tunnel", "connect", "node-a", "0"]).is_err());

@@ -31,7 +31,11 @@ fn main() -> ExitCode {
         Command::Streams(list) => {
             with_settings(&server, |settings| admin::streams(settings, &list))
         }
-        Command::Demo { replicas, cmd } => demo::run(replicas, &cmd),
+        Command::Demo {
+            replicas,
+            torture,
+            cmd,
+        } => demo::run(replicas, torture, &cmd),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tunnel", &mut script);

@@ -60,6 +60,8 @@ pub(super) struct Service {
     pub(super) name: String,
     child: Child,
     log: PathBuf,
+    /// It was told to end, and may.
+    leaves: bool,
 }
 
 impl Service {
@@ -73,6 +75,8 @@ impl Service {
     ) -> io::Result<Self> {
         let log = folder.join("log").join(format!("{name}.log"));
         let socket_path = folder.join(format!("{name}.notify"));
+        // One that starts again finds its predecessor's.
+        let _ = fs::remove_file(&socket_path);
         let socket = UnixDatagram::bind(&socket_path)?;
         std::thread::Builder::new()
             .name("notify".into())
@@ -99,7 +103,38 @@ impl Service {
             name: name.to_owned(),
             child,
             log,
+            leaves: false,
         })
+    }
+
+    /// Its successor, under the same name.
+    pub(super) fn start_again(
+        &mut self,
+        command: Command,
+        folder: &Path,
+        who: usize,
+        events: Sender<Event>,
+    ) -> io::Result<()> {
+        *self = Service::start(&self.name, command, folder, who, events)?;
+        Ok(())
+    }
+
+    /// Asks it to leave in good order; its end is no failure then.
+    pub(super) fn ask_to_leave(&mut self) {
+        self.leaves = true;
+        self.ask_to_end();
+    }
+
+    /// Ends it now, without a word.
+    pub(super) fn kill(&mut self) {
+        self.leaves = true;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, if it has and should not have.
+    pub(super) fn died(&mut self) -> Option<ExitStatus> {
+        (!self.leaves).then(|| self.ended()).flatten()
     }
 
     /// How it ended, if it has.

@@ -15,6 +15,7 @@ use tunnel_common::users::hash_token;
 use super::child::run_to_end;
 use super::pki::{Authority, Bearer, SERVER_NAME, write_secret};
 use super::programs::{Programs, sftp_server};
+use super::replicas::Ports;
 use crate::ssh::quoted;
 
 /// The nodes, as people write them.
@@ -26,6 +27,7 @@ const USER: &str = "demo";
 /// The folder; it goes when this is dropped.
 pub(super) struct Folder {
     dir: tempfile::TempDir,
+    ca: Authority,
 }
 
 /// Where a started tunnel-cloud listens.
@@ -49,7 +51,9 @@ impl Folder {
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| format!("cannot make a temporary folder: {error}"))?;
-        let folder = Self { dir };
+        let ca = Authority::make(&dir.path().join("ca"))
+            .map_err(|error| format!("{}: {error}", dir.path().display()))?;
+        let folder = Self { dir, ca };
         folder
             .fill(login)
             .map_err(|error| format!("{}: {error}", folder.path().display()))?;
@@ -71,7 +75,7 @@ impl Folder {
         for name in ["ssh", "log"] {
             fs::create_dir(self.join(name))?;
         }
-        let ca = Authority::make(&self.join("ca"))?;
+        let ca = &self.ca;
         ca.issue(&self.join("cloud-1"), &Bearer::Replica)?;
         ca.issue(&self.join("user"), &Bearer::User(USER))?;
         let mut tokens = String::new();
@@ -145,6 +149,47 @@ impl Folder {
         )
     }
 
+    /// Certificates and configurations of several replicas, each with a link to all the others.
+    pub(super) fn add_replicas(&self, ports: &[Ports]) -> io::Result<()> {
+        for (index, own) in ports.iter().enumerate() {
+            let number = index + 1;
+            let of = self.join(&format!("cloud-{number}"));
+            if number > 1 {
+                self.ca.issue(&of, &Bearer::Replica)?;
+            }
+            let others: Vec<String> = ports
+                .iter()
+                .filter(|other| other.grpc != own.grpc)
+                .map(|other| format!("\"{}\"", other.grpc))
+                .collect();
+            let path = |below: &str| toml_text(&of.join(below));
+            let text = format!(
+                "grpc = {{ listen = \"{}\", cert = {cert}, key = {key}, client_ca = {ca} }}\n\
+                 connect = [\n  {{ listen = \"{}\", tls = \"off\", auth = \"none\" }},\n  \
+                 {{ listen = \"{}\", tls = \"required\", auth = \"users\" }},\n]\n\
+                 tokens = {{ file = {} }}\n\
+                 users = {{ file = {} }}\n\
+                 peers = {{ addresses = [{}], ca = {ca}, cert = {cert}, key = {key} }}\n\
+                 drain = {{ jitter = \"500ms\", max = \"20s\" }}\n\
+                 admin = {{ listen = \"{}\" }}\n\
+                 log = {{ audit = {} }}\n",
+                own.grpc,
+                own.plain,
+                own.tls,
+                toml_text(&self.join("tokens")),
+                toml_text(&self.join("users.toml")),
+                others.join(", "),
+                own.admin,
+                toml_text(&self.join(&format!("log/audit-{number}.json"))),
+                cert = path("tls.crt"),
+                key = path("tls.key"),
+                ca = path("ca.crt"),
+            );
+            fs::write(of.join("cloud.toml"), text)?;
+        }
+        Ok(())
+    }
+
     /// Writes `node`'s tunnel-edge configuration, and says where.
     pub(super) fn write_edge_toml(
         &self,
@@ -174,8 +219,12 @@ impl Folder {
         programs: &Programs,
         login: &Login,
         cloud: &CloudAddresses,
+        is_cluster: bool,
     ) -> io::Result<()> {
-        let server = format!("https://{}", cloud.tls);
+        let server = match is_cluster {
+            true => format!("grpcs://{}", cloud.grpc),
+            false => format!("https://{}", cloud.tls),
+        };
         let config = format!(
             "server = \"{server}\"\nca = {}\ntoken_file = {}\n",
             toml_text(&self.join("user/ca.crt")),

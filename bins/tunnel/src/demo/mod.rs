@@ -2,10 +2,14 @@
 
 mod child;
 mod folder;
+mod front;
+mod orders;
 mod orphans;
 mod pki;
 mod programs;
+mod replicas;
 mod sshd;
+mod torture;
 mod words;
 
 pub(crate) use child::exec_child;
@@ -13,8 +17,8 @@ pub(crate) use child::exec_child;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -22,7 +26,9 @@ use nix::sys::signal::{SigSet, Signal};
 
 use child::{Service, command, status_of};
 use folder::{CloudAddresses, Folder, Login, NODES};
+use orders::Order;
 use programs::Programs;
+use replicas::{Cluster, Ports};
 use sshd::Sshd;
 use tunnel_common::exit::{Exit, report};
 
@@ -40,6 +46,8 @@ pub(super) enum Event {
     Signal(Signal),
     /// Some child has ended.
     ChildEnded,
+    /// A second terminal asks for something.
+    Order(Order),
 }
 
 /// Why the demo ends before the shell does.
@@ -55,24 +63,36 @@ impl From<String> for Stop {
 }
 
 /// Runs the demo; the status is that of `cmd` or the shell.
-pub(crate) fn run(replicas: u32, cmd: &[String]) -> Exit {
-    if replicas != 1 {
+pub(crate) fn run(replicas: usize, torture: bool, cmd: &[String]) -> Exit {
+    if torture && replicas < 2 {
         report(
             "tunnel",
-            &"demo: more than one replica is not there yet; leave --replicas out",
+            &"demo: --torture kills and replaces replicas: it takes --replicas 2 or more",
         );
         return Exit::Usage;
     }
-    match prepare().and_then(|mut demo| demo.play(cmd)) {
+    if torture {
+        return match prepare().and_then(|mut demo| demo.play_torture(replicas)) {
+            Ok(()) => Exit::Passed(0),
+            Err(stop) => stopped(stop),
+        };
+    }
+    match prepare().and_then(|mut demo| demo.play(replicas, cmd)) {
         Ok(status) => {
             words::ended(cmd);
             Exit::Passed(status_code(status))
         }
-        Err(Stop::Failed(line)) => {
+        Err(stop) => stopped(stop),
+    }
+}
+
+fn stopped(stop: Stop) -> Exit {
+    match stop {
+        Stop::Failed(line) => {
             eprintln!("tunnel: demo: {line}");
             Exit::Failed
         }
-        Err(Stop::Signal(signal)) => Exit::Signal(u8::try_from(signal as i32).unwrap_or(0)),
+        Stop::Signal(signal) => Exit::Signal(u8::try_from(signal as i32).unwrap_or(0)),
     }
 }
 
@@ -93,6 +113,7 @@ fn prepare() -> Result<Demo, Stop> {
         services: Vec::new(),
         statuses: Vec::new(),
         sshds: Vec::new(),
+        cluster: None,
         shell: None,
         made_privsep,
         folder,
@@ -109,25 +130,71 @@ struct Demo {
     /// What each service said last.
     statuses: Vec<Option<BTreeMap<String, String>>>,
     sshds: Vec<Sshd>,
+    /// Where there are several replicas.
+    cluster: Option<Cluster>,
     shell: Option<Child>,
     made_privsep: bool,
     folder: Folder,
 }
 
 impl Demo {
-    fn play(&mut self, cmd: &[String]) -> Result<ExitStatus, Stop> {
+    fn play(&mut self, replicas: usize, cmd: &[String]) -> Result<ExitStatus, Stop> {
+        let cloud = self.set_up(replicas)?;
+        words::second_terminal(&self.folder, &self.programs, &cloud);
+        if self.cluster.is_some() {
+            let control = self.folder.join("control");
+            orders::listen(&control, self.sender.clone())?;
+            words::orders(&control);
+        }
+        words::shell(cmd);
+        self.run_shell(cmd)
+    }
+
+    fn play_torture(&mut self, replicas: usize) -> Result<(), Stop> {
+        self.set_up(replicas)?;
+        self.torture()
+    }
+
+    fn set_up(&mut self, replicas: usize) -> Result<CloudAddresses, Stop> {
         let begun = Instant::now();
         let deadline = begun + UP_TIMEOUT;
         words::folder(self.folder.path());
-        let cloud = self.start_cloud(deadline)?;
-        words::cloud_up(&cloud, begun);
+        let cloud = match replicas {
+            0 | 1 => self.start_cloud(deadline)?,
+            _ => self.start_replicas(replicas, deadline)?,
+        };
+        words::cloud_up(&cloud, replicas, begun);
         self.start_nodes(&cloud, deadline, begun)?;
         self.folder
-            .write_user_files(&self.programs, &self.login, &cloud)
+            .write_user_files(&self.programs, &self.login, &cloud, self.cluster.is_some())
             .map_err(|error| format!("{}: {error}", self.folder.path().display()))?;
-        words::second_terminal(&self.folder, &self.programs, &cloud);
-        words::shell(cmd);
-        self.run_shell(cmd)
+        Ok(cloud)
+    }
+
+    fn start_replicas(
+        &mut self,
+        replicas: usize,
+        deadline: Instant,
+    ) -> Result<CloudAddresses, Stop> {
+        let ports = Ports::find(replicas).map_err(|error| format!("no ports: {error}"))?;
+        self.folder
+            .add_replicas(&ports)
+            .map_err(|error| format!("{}: {error}", self.folder.path().display()))?;
+        let mut started = Vec::new();
+        for number in 1..=replicas {
+            let name = format!("cloud-{number}");
+            let config = self.folder.join(&format!("{name}/cloud.toml"));
+            started.push(self.start(&name, self.programs.cloud.clone(), config)?);
+        }
+        for who in &started {
+            self.wait_until(*who, deadline, "listens", |status| {
+                status.contains_key("connect")
+            })?;
+        }
+        let cluster = Cluster::make(started, &ports).map_err(|error| format!("front: {error}"))?;
+        let addresses = cluster.addresses(&ports);
+        self.cluster = Some(cluster);
+        Ok(addresses)
     }
 
     fn start_cloud(&mut self, deadline: Instant) -> Result<CloudAddresses, Stop> {
@@ -158,13 +225,17 @@ impl Demo {
         begun: Instant,
     ) -> Result<(), Stop> {
         let mut started = Vec::new();
-        for node in NODES {
+        for (index, node) in NODES.into_iter().enumerate() {
+            let grpc = self
+                .cluster
+                .as_ref()
+                .map_or(cloud.grpc, |cluster| cluster.edge(index));
             let failed = |error| format!("{node}: {error}");
             let sshd = Sshd::start(&self.programs, self.folder.path(), node, self.login.root)
                 .map_err(failed)?;
             let config = self
                 .folder
-                .write_edge_toml(node, cloud.grpc, sshd.address())
+                .write_edge_toml(node, grpc, sshd.address())
                 .map_err(failed)?;
             self.sshds.push(sshd);
             started.push(self.start(node, self.programs.edge.clone(), config)?);
@@ -180,16 +251,21 @@ impl Demo {
 
     fn start(&mut self, name: &str, program: PathBuf, config: PathBuf) -> Result<usize, Stop> {
         let who = self.services.len();
-        let mut command = command(&self.programs.own, &program);
-        command
-            .arg("--config")
-            .arg(config)
-            .env_remove("TUNNEL_CONFIG");
+        let command = self.service_command(&program, config);
         let service = Service::start(name, command, self.folder.path(), who, self.sender.clone())
             .map_err(|error| format!("{name}: {error}"))?;
         self.services.push(service);
         self.statuses.push(None);
         Ok(who)
+    }
+
+    fn service_command(&self, program: &Path, config: PathBuf) -> Command {
+        let mut command = command(&self.programs.own, program);
+        command
+            .arg("--config")
+            .arg(config)
+            .env_remove("TUNNEL_CONFIG");
+        command
     }
 
     fn wait_until(
@@ -231,11 +307,13 @@ impl Demo {
                 }
                 Ok(())
             }
+            // While something is being done to the cluster nothing else is.
+            Ok(Event::Order(_)) => Ok(()),
             Ok(Event::Signal(signal)) => Err(Some(Stop::Signal(signal))),
             Ok(Event::ChildEnded) => {
                 self.sshds.iter().for_each(Sshd::reap);
                 for service in &mut self.services {
-                    if let Some(status) = service.ended() {
+                    if let Some(status) = service.died() {
                         return Err(Some(
                             service.obituary(&format!("has ended ({status})")).into(),
                         ));
@@ -256,9 +334,10 @@ impl Demo {
         let child = ssh
             .spawn()
             .map_err(|error| format!("cannot run ssh: {error}"))?;
-        let shell = self.shell.insert(child);
+        self.shell = Some(child);
         loop {
-            if let Some(status) = shell.try_wait().map_err(|error| format!("ssh: {error}"))? {
+            let ended = self.shell.as_mut().map(Child::try_wait).transpose();
+            if let Some(status) = ended.map_err(|error| format!("ssh: {error}"))?.flatten() {
                 self.shell = None;
                 if status.code() == Some(255) {
                     // ssh's own failure, or the command's; the other end knows more.
@@ -271,6 +350,7 @@ impl Demo {
                 Ok(Event::Signal(signal)) => return Err(Stop::Signal(signal)),
                 Ok(Event::ChildEnded) => self.sshds.iter().for_each(Sshd::reap),
                 Ok(Event::Notified(..)) => {}
+                Ok(Event::Order(order)) => self.obey(order)?,
                 Err(_) => return Err("its signals went away".to_owned().into()),
             }
         }

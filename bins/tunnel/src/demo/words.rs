@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::child::tail;
 use super::folder::{CloudAddresses, Folder, NODES};
+use super::orders::Order;
 use super::programs::{Programs, on_path};
 use crate::ssh::quoted;
 
@@ -16,7 +17,16 @@ pub(super) fn folder(path: &Path) {
     );
 }
 
-pub(super) fn cloud_up(cloud: &CloudAddresses, begun: Instant) {
+pub(super) fn cloud_up(cloud: &CloudAddresses, replicas: usize, begun: Instant) {
+    if replicas > 1 {
+        eprintln!(
+            "tunnel-cloud  {replicas} replicas up after {:>3} ms   one address for operators {}  CONNECT {} (plain, the first)",
+            begun.elapsed().as_millis(),
+            cloud.grpc,
+            cloud.plain,
+        );
+        return;
+    }
     eprintln!(
         "tunnel-cloud  up after {:>3} ms   edges {}  CONNECT {} (plain), {} (TLS)",
         begun.elapsed().as_millis(),
@@ -64,6 +74,22 @@ pub(super) fn second_terminal(folder: &Folder, programs: &Programs, cloud: &Clou
     eprintln!("  what the cloud knows:");
     eprintln!("    {own} nodes --admin http://{}", cloud.admin);
     eprintln!();
+}
+
+/// What a second terminal can do to a cluster.
+pub(super) fn orders(control: &Path) {
+    let control = quoted(&control.to_string_lossy()).replace("%%", "%");
+    eprintln!("Try what the shell below lives through:");
+    for (word, _, what) in Order::ALL {
+        eprintln!("    echo {word:<11} > {control}   # {what}");
+    }
+    eprintln!("(A session by nc ends with the replica that it asked; tunnel connect's does not.)");
+    eprintln!();
+}
+
+/// Something was done to the cluster.
+pub(super) fn done(what: &str) {
+    eprintln!("tunnel: demo: {what}\r");
 }
 
 pub(super) fn shell(cmd: &[String]) {
