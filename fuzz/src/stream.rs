@@ -131,6 +131,7 @@ impl End for NodeHub {
             early,
             wait,
             offline_since: None,
+            resume: true,
         };
         Some(NodeHub::open(self, request, now))
     }

@@ -34,6 +34,7 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
             early: Bytes::new(),
             wait: Duration::ZERO,
             offline_since: None,
+            resume: true,
         },
         now,
     );

@@ -45,6 +45,7 @@ fn detached(budget: &Budget, instance: Option<&'static str>) -> (NodeHub, Stream
             early: Bytes::new(),
             wait: Duration::ZERO,
             offline_since: None,
+            resume: true,
         },
         NOW,
     );

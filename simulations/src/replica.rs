@@ -263,6 +263,7 @@ impl World {
             early: request.early.clone(),
             wait,
             offline_since,
+            resume: true,
         };
         let net = &mut self.net;
         let flow = &mut net.flows[id];

@@ -60,6 +60,7 @@ fn user_of(user: &users::User) -> User {
     User {
         name: user.name.clone(),
         rights: user.rights.clone(),
+        resume: user.resume,
         is_admin: user.is_admin,
     }
 }

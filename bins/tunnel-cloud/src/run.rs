@@ -156,6 +156,7 @@ fn listener(connect: &config::Connect) -> ConnectListener {
             config::TlsMode::Required => TlsMode::Required,
         },
         users_only: connect.auth() == Auth::Users,
+        resume: connect.resume,
     }
 }
 

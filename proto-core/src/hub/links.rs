@@ -44,6 +44,8 @@ pub struct ClientUp {
     pub remote: String,
     /// Since when the node is away, for what its user is told.
     pub offline_since: Option<WallTime>,
+    /// Whether this user's streams may outlive their links.
+    pub resume: bool,
 }
 
 /// What is remembered of a client's link.
@@ -52,6 +54,7 @@ pub(super) struct Client {
     pub(super) user: Option<UserName>,
     pub(super) rights: Rights,
     pub(super) offline_since: Option<WallTime>,
+    pub(super) resume: bool,
 }
 
 impl NodeHub {
@@ -131,6 +134,7 @@ impl NodeHub {
             user: up.user,
             rights: up.rights,
             offline_since: up.offline_since,
+            resume: up.resume,
         };
         self.clients.insert(link, client);
         self.drain_later(link, Duration::ZERO, now);

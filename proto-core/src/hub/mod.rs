@@ -53,6 +53,8 @@ pub struct OpenRequest {
     pub wait: Duration,
     /// Since when the node is away, for the reply.
     pub offline_since: Option<WallTime>,
+    /// Whether it may outlive its link, as far as the listener and the user go.
+    pub resume: bool,
 }
 
 /// Somebody who has had no reply yet.
@@ -180,14 +182,18 @@ impl NodeHub {
             Some(user) => self.mux.budget.and(user),
             None => self.mux.budget.clone(),
         };
-        Stream::new(
+        let mut stream = Stream::new(
             Role::Opener,
             identity,
             key,
             &budget,
             &self.mux.config.streams,
             now,
-        )
+        )?;
+        if !open.resume {
+            stream.stay();
+        }
+        Some(stream)
     }
 
     fn wait(&mut self, id: StreamId, until: Instant) {

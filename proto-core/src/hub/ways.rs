@@ -392,6 +392,9 @@ impl NodeHub {
                     false => self.refuse_claim(id, reason, now),
                 };
             }
+            if is_resume && !client.resume {
+                return self.mux.fail_route(id, Reason::UnknownStream, now);
+            }
             let until = now + self.node_wait;
             if let Some(route) = self.mux.route_mut(id) {
                 route.keep_asking();

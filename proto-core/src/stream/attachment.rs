@@ -83,9 +83,14 @@ impl Stream {
         self.introduction_due = false;
     }
 
+    /// It ends with its link: whoever asked for it may have no more.
+    pub(crate) fn stay(&mut self) {
+        self.stays = true;
+    }
+
     /// Whether it can outlive its link.
     pub(crate) fn is_resumable(&self, config: &StreamConfig) -> bool {
-        config.resume && self.dialect == Dialect::V1 && self.ended().is_none()
+        config.resume && !self.stays && self.dialect == Dialect::V1 && self.ended().is_none()
     }
 
     /// Without a way, and not asking for one by any link.

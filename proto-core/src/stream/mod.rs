@@ -84,6 +84,8 @@ pub(crate) struct Stream {
     pub(crate) connected_at: Option<Instant>,
     moved_at: Instant,
     full_since: Option<Instant>,
+    /// It ends with its link, whatever the configuration says.
+    stays: bool,
 }
 
 impl Stream {
@@ -119,6 +121,7 @@ impl Stream {
             connected_at: None,
             moved_at: now,
             full_since: None,
+            stays: false,
         })
     }
 

@@ -107,6 +107,7 @@ fn a_client_reaches_only_what_it_has_a_right_to() {
         rights,
         remote: "client".into(),
         offline_since: None,
+        resume: true,
     };
     let link = world.hubs[1].client_up(client, world.now);
     for (addr, code) in [("127.0.0.1:22", 18), ("10.0.0.1:23", 5)] {

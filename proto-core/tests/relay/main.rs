@@ -156,6 +156,7 @@ impl World {
             early: Bytes::from_static(early),
             wait: Duration::from_secs(3),
             offline_since: None,
+            resume: true,
         };
         let id = self.hubs[hub].open(request, self.now);
         self.settle();
@@ -220,6 +221,7 @@ impl World {
                     rights: Rights::everything(),
                     remote: "client".into(),
                     offline_since: None,
+                    resume: true,
                 },
                 self.now,
             ),

@@ -196,6 +196,7 @@ impl World {
             early: Bytes::from_static(early),
             wait: Duration::from_secs(3),
             offline_since: None,
+            resume: true,
         };
         self.hub.open(request, self.now)
     }

@@ -334,3 +334,26 @@ fn what_an_acceptor_sent_and_forgot_is_not_told_as_done() {
     assert_eq!(world.hub_log.records[0].reason, Reason::GraceExpired);
     assert_eq!(world.at_hub.closed.get(&here), Some(&true));
 }
+
+#[test]
+fn a_stream_that_may_not_outlive_its_link_ends_with_it() {
+    let mut world = World::new(DialectChoice::V1, resuming());
+    let request = OpenRequest {
+        target: Target::parse("127.0.0.1:22").expect("a target"),
+        user: None,
+        user_budget: None,
+        client: "client".into(),
+        trace_id: None,
+        early: Bytes::new(),
+        wait: Duration::from_secs(3),
+        offline_since: None,
+        resume: false,
+    };
+    let here = world.hub.open(request, world.now);
+    world.settle();
+    assert_eq!(world.hub_log.replies.get(&here), Some(&200));
+    let link = world.hub_link.take().expect("a link");
+    world.hub.link_lost(link, LinkLoss::Broken, world.now);
+    world.settle();
+    assert_eq!(world.at_hub.closed.get(&here), Some(&true));
+}

@@ -44,6 +44,8 @@ pub struct ConnectListener {
     pub tls: TlsMode,
     /// Whether clients have to say who they are.
     pub users_only: bool,
+    /// Whether the streams that are asked for here may outlive their links.
+    pub resume: bool,
 }
 
 /// What all connections of a listener share.
@@ -149,7 +151,11 @@ impl Front {
             Ok(user) => user,
             Err(refusal) => return self.refuse(socket, refusal, client).await,
         };
-        if let Err((socket, reply)) = self.replica.connect(request, user.as_ref(), client, socket) {
+        let resume = self.listener.resume;
+        let taken = self
+            .replica
+            .connect(request, user.as_ref(), client, resume, socket);
+        if let Err((socket, reply)) = taken {
             self.reply(socket, reply, client).await;
         }
     }

@@ -36,6 +36,8 @@ pub struct User {
     pub name: UserName,
     /// What may be reached.
     pub rights: Rights,
+    /// Whether this user's streams may outlive their links.
+    pub resume: bool,
     /// Whether the API is open to this user.
     pub is_admin: bool,
 }

@@ -148,6 +148,7 @@ impl Replica {
         request: ConnectRequest,
         user: Option<&User>,
         client: SocketAddr,
+        resume: bool,
         socket: Socket,
     ) -> Result<(), (Socket, Reply)> {
         let admission = self.with_cloud(|cloud| {
@@ -171,6 +172,7 @@ impl Replica {
                     early: request.early,
                     wait,
                     offline_since,
+                    resume: resume && user.is_none_or(|user| user.resume),
                 };
                 (node, open)
             }

@@ -109,6 +109,8 @@ pub struct Connect {
     /// Who may use it; never `None` after loading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+    /// Whether the streams that are asked for here may outlive their links.
+    pub resume: bool,
 }
 
 impl Default for Connect {
@@ -117,6 +119,7 @@ impl Default for Connect {
             listen: SocketAddr::from(([127, 0, 0, 1], 2222)),
             tls: None,
             auth: None,
+            resume: true,
         }
     }
 }

@@ -204,6 +204,7 @@ mod tests {
         let user = Arc::new(User {
             name: UserName::parse("a").expect("name"),
             rights: Default::default(),
+            resume: true,
             is_admin: false,
         });
         let start = Instant::now();

@@ -26,6 +26,8 @@ pub struct User {
     pub name: UserName,
     /// What may be reached.
     pub rights: Rights,
+    /// Whether this user's streams may outlive their links.
+    pub resume: bool,
     /// Whether the API shows everything to this user.
     pub is_admin: bool,
 }
@@ -171,6 +173,7 @@ impl Users {
         let user = Arc::new(User {
             name: name.clone(),
             rights: Rights::new(nodes, row.ports.0),
+            resume: row.resume.unwrap_or(true),
             is_admin: row.admin,
         });
         self.by_name.insert(
@@ -215,6 +218,7 @@ struct Row {
     nodes: Vec<String>,
     ports: PortList,
     admin: bool,
+    resume: Option<bool>,
 }
 
 /// A hash as written. What stands there instead may be the secret itself, so no error repeats it.
