@@ -66,8 +66,8 @@ impl Lane {
         self.received = ack;
         self.passed = ack;
         self.acked = ack;
-        self.granted = limit.max(ack.saturating_add(EARLY_BYTES));
-        self.promised = ack.saturating_add(EARLY_BYTES);
+        self.granted = limit;
+        self.promised = limit.min(ack.saturating_add(EARLY_BYTES));
     }
 
     /// What is passed on is kept until `settle_on_way`: it may have to be passed by another way.

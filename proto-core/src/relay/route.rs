@@ -2,6 +2,7 @@
 
 use super::lane::Lane;
 use crate::budget::Budget;
+use crate::config::EARLY_BYTES;
 use crate::link::schedule::Place;
 use crate::name::Topic;
 use crate::output::{LinkId, StreamId};
@@ -107,10 +108,13 @@ impl Route {
         let is_resume = claim.r#type == Kind::Resume.as_str();
         let mut toward_acceptor = Half::new(Lane::new(budget, room_max)?);
         let mut toward_opener = Half::new(Lane::new(budget, room_max)?);
-        toward_opener.lane.begin_at(claim.ack, claim.limit);
-        if is_resume {
-            // "The opener sends nothing between a `resume` and its answer."
-            toward_acceptor.lane.begin_at(0, 0);
+        match is_resume {
+            true => {
+                toward_opener.lane.begin_at(claim.ack, claim.limit);
+                // "The opener sends nothing between a `resume` and its answer."
+                toward_acceptor.lane.begin_at(0, 0);
+            }
+            false => toward_opener.lane.begin_at(0, claim.limit.max(EARLY_BYTES)),
         }
         let instance = match is_resume {
             true => String::from_utf8_lossy(&claim.data).into_owned(),

@@ -138,3 +138,19 @@ fn a_draining_replica_tells_its_links_and_refuses_what_is_new() {
     world.pass(Duration::from_secs(4));
     assert_eq!(world.log(Who::Hub(0)).replies.get(&new), Some(&503));
 }
+
+#[test]
+fn a_reader_that_is_stuck_is_not_flooded_by_being_attached_again() {
+    let (mut world, here) = relayed();
+    let there = world.at_edge();
+    world.log(Who::Edge).closed.insert(there); // Its socket takes nothing.
+    world.send(Who::Hub(0), here, &bytes(3_000_000));
+    for _ in 0..5 {
+        world.cut(Who::Hub(0), Who::Hub(1));
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.log(Who::Hub(0)).closed.is_empty());
+    world.log(Who::Edge).closed.remove(&there);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.got(Who::Edge, there).len(), 3_000_000);
+}
