@@ -12,7 +12,8 @@ Usage: bench/run [--quick] [--rounds N] [--columns LIST] [--json FILE] [SCENARIO
 Scenarios (all by default): bulk, rtt, connect, delay, memory
   --quick         two short rounds and 100 instead of 1,000 for memory: does it work, not how well
   --rounds N      interleaved rounds, of which the table shows the median (default 5)
-  --columns LIST  of loopback,ours,ssh,frp,chisel,rathole (default: all that are there)
+  --columns LIST  of loopback,ours,ssh,frp,chisel,rathole (default: all that are there), and of what is there to be
+                  compared with ours: no-resume (streams.resume = false at both ends), relayed (by way of a second replica)
   --json FILE     where the figures go as JSON (default target/bench.json)
 Exit status: 0 if every target that was measured is met, 1 if not, 2 for a mistake on the command line.
 ";
@@ -21,7 +22,19 @@ Exit status: 0 if every target that was measured is met, 1 if not, 2 for a mista
 const SCENARIOS: [&str; 5] = ["bulk", "rtt", "connect", "delay", "memory"];
 
 /// The columns by name, in the order in which they are printed.
-pub(crate) const COLUMNS: [&str; 6] = ["loopback", "ours", "ssh", "frp", "chisel", "rathole"];
+pub(crate) const COLUMNS: [&str; 8] = [
+    "loopback",
+    "ours",
+    "no-resume",
+    "relayed",
+    "ssh",
+    "frp",
+    "chisel",
+    "rathole",
+];
+
+/// Those that run only if they are named.
+const ON_REQUEST: [&str; 2] = ["no-resume", "relayed"];
 
 /// What to run.
 #[derive(Debug)]
@@ -90,7 +103,8 @@ impl Options {
 
     /// Whether a column was asked for by name, or by not naming any.
     pub(crate) fn wants(&self, column: &str) -> bool {
-        self.columns.is_empty() || self.columns.iter().any(|name| name == column)
+        self.columns.is_empty() && !ON_REQUEST.contains(&column)
+            || self.columns.iter().any(|name| name == column)
     }
 
     /// Whether a scenario is to run.

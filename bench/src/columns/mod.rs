@@ -53,6 +53,12 @@ pub(crate) fn all(options: &Options, target: &str, line: Line) -> Result<Vec<Col
     if options.wants("ours") {
         columns.push(Ours::start(target, line, 0)?.column()?);
     }
+    if options.wants("no-resume") {
+        columns.push(Ours::start_without_resume(target, line)?.column()?);
+    }
+    if options.wants("relayed") {
+        columns.push(Ours::start_relayed(target, line)?.column()?);
+    }
     if options.wants("ssh") {
         columns.push(ssh::start(target, line)?);
     }

@@ -1,12 +1,20 @@
 //! tunnel-cloud and tunnel-edge, as an operator would run them.
 
-use tunnel_tests::world::{TOKEN, World};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tunnel_tests::world::{Settings, TOKEN, World};
 use tunnel_tests::{Cloud, Edge};
 
 use super::Line;
 use crate::Result;
 use crate::column::{Column, Door};
 use crate::proc::Pids;
+
+/// The column whose streams end with their link.
+const NO_RESUME: &str = "no-resume";
+/// The column that goes by way of a second replica.
+const RELAYED: &str = "relayed";
 
 /// Both halves, running.
 #[derive(Debug)]
@@ -15,6 +23,10 @@ pub(crate) struct Ours {
     edge: Edge,
     /// The half that is entered.
     pub(crate) cloud: Cloud,
+    /// The replica that is entered instead, and relays.
+    relay: Option<Cloud>,
+    /// Its name in the table.
+    name: &'static str,
     /// Their files.
     pub(crate) world: World,
 }
@@ -22,6 +34,20 @@ pub(crate) struct Ours {
 impl Ours {
     /// Starts both, with tokens for `idle` further nodes ([`idle_node`]).
     pub(crate) fn start(target: &str, line: Line, idle: usize) -> Result<Self> {
+        Self::start_as("ours", target, line, idle)
+    }
+
+    /// The same, with streams that end with their link.
+    pub(crate) fn start_without_resume(target: &str, line: Line) -> Result<Self> {
+        Self::start_as(NO_RESUME, target, line, 0)
+    }
+
+    /// The same, entered at a second replica, which passes on what it is asked for.
+    pub(crate) fn start_relayed(target: &str, line: Line) -> Result<Self> {
+        Self::start_as(RELAYED, target, line, 0)
+    }
+
+    fn start_as(name: &'static str, target: &str, line: Line, idle: usize) -> Result<Self> {
         let world = World::new();
         let mut tokens = format!("node-A:{TOKEN}\n");
         for n in 0..idle {
@@ -32,11 +58,14 @@ impl Ours {
             .cloud_settings()
             .set("log.level", "info")
             .set("log.audit", "off");
+        let is_resumed = name != NO_RESUME;
+        cloud = cloud.set("streams.resume", is_resumed);
         let settings = |grpc: &str| {
             world
                 .edge_settings("node-A", grpc, target)
                 .set("log.level", "info")
                 .set("log.audit", "off")
+                .set("streams.resume", is_resumed)
         };
         let mut edge_room = None;
         if idle > 0 {
@@ -46,6 +75,24 @@ impl Ours {
                 .set("streams.buffers_bytes_max", 1i64 << 30);
             edge_room = Some(1i64 << 30);
         }
+        let mut relay = None;
+        if name == RELAYED {
+            let grpc = format!("127.0.0.1:{}", super::free_port()?);
+            let peers = |settings: Settings| {
+                settings
+                    .set("peers.ca", text(&world.pki.ca()))
+                    .set("peers.cert", text(&world.cloud_identity().cert))
+                    .set("peers.key", text(&world.cloud_identity().key))
+            };
+            let second = peers(cloud.clone()).set("peers.addresses", vec![grpc.clone()]);
+            let command =
+                std::process::Command::new(tunnel_tests::binaries::binary("tunnel-cloud"));
+            let second = world.cloud_by("relay", second, command);
+            cloud = peers(cloud)
+                .set("grpc.listen", grpc)
+                .set("peers.addresses", vec![second.grpc.clone()]);
+            relay = Some(second);
+        }
         let cloud = world.cloud_with(cloud);
         let mut edge = settings(&line.to(&cloud.grpc)?);
         if let Some(bytes) = edge_room {
@@ -54,7 +101,30 @@ impl Ours {
         let mut edge = world.edge_with("node-A", edge);
         edge.process
             .wait_status("link", "up", std::time::Duration::from_secs(10));
-        Ok(Self { edge, cloud, world })
+        let ours = Self {
+            edge,
+            cloud,
+            relay,
+            name,
+            world,
+        };
+        if ours.relay.is_some() {
+            ours.wait_for_relay()?;
+        }
+        Ok(ours)
+    }
+
+    /// Until the second replica has heard where the node is.
+    fn wait_for_relay(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            match self.door().open(b"") {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() > Duration::from_secs(10) => return Err(error.into()),
+                // It says 404 or 503 until then.
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
     }
 
     /// The half that is entered.
@@ -70,7 +140,7 @@ impl Ours {
     /// How a stream is opened.
     pub(crate) fn door(&self) -> Door {
         Door::Connect {
-            proxy: self.cloud.connect.clone(),
+            proxy: self.relay.as_ref().unwrap_or(&self.cloud).connect.clone(),
             target: "node-A:22".to_owned(),
         }
     }
@@ -78,7 +148,7 @@ impl Ours {
     /// As a column.
     pub(crate) fn column(self) -> Result<Column> {
         Ok(Column {
-            name: "ours",
+            name: self.name,
             door: self.door(),
             cloud: self.cloud_pid(),
             edge: self.edge_pid(),
@@ -90,4 +160,8 @@ impl Ours {
 /// The name of the n-th idle node.
 pub(crate) fn idle_node(n: usize) -> String {
     format!("idle-{n}")
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
