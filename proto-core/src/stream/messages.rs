@@ -106,7 +106,7 @@ impl Stream {
                     },
                 }
             }
-            (Role::Acceptor, Phase::Ended(reason)) => {
+            (Role::Acceptor, Phase::Ended(reason)) if reason != Reason::Done => {
                 let failed = self.message(Kind::ConnectFailed);
                 match self.dialect {
                     Dialect::V1 => StreamMsg {
@@ -119,7 +119,8 @@ impl Stream {
                     },
                 }
             }
-            (Role::Acceptor, Phase::Opening | Phase::Open) => {
+            // Complete, by the grace's end, before it has answered: that is no failure.
+            (Role::Acceptor, Phase::Opening | Phase::Open | Phase::Ended(_)) => {
                 self.introduced = true;
                 let data = self.instance().as_bytes().to_vec().into();
                 match (self.dialect, self.answers()) {

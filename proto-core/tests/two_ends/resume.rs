@@ -357,3 +357,50 @@ fn a_stream_that_may_not_outlive_its_link_ends_with_it() {
     world.settle();
     assert_eq!(world.at_hub.closed.get(&here), Some(&true));
 }
+
+#[test]
+fn a_stream_that_is_over_before_its_resume_is_answered_is_told_as_done() {
+    let mut world = World::new(DialectChoice::Auto, resuming());
+    let (here, there) = connected_pair(&mut world);
+    world.at_hub.input.insert(here, (b"exit\n".to_vec(), true));
+    world.at_edge.input.insert(there, (Vec::new(), true));
+    serve(&mut world.hub, &mut world.at_hub, here, world.now);
+    serve(&mut world.edge, &mut world.at_edge, there, world.now);
+    // The hub hears everything but that its end has come.
+    for _ in 0..50 {
+        drain(
+            &mut world.hub,
+            &mut world.at_hub,
+            &mut world.hub_log,
+            world.now,
+        );
+        drain(
+            &mut world.edge,
+            &mut world.at_edge,
+            &mut world.edge_log,
+            world.now,
+        );
+        let (hub_link, edge_link) = (world.hub_link.expect("up"), world.edge_link.expect("up"));
+        while let Some(msg) = world.hub.poll_transmit(hub_link, world.now) {
+            world.edge.handle_message(edge_link, msg, world.now);
+        }
+        while let Some(msg) = world.edge.poll_transmit(edge_link, world.now) {
+            if msg.r#type != "window" {
+                world.hub.handle_message(hub_link, msg, world.now);
+            }
+        }
+    }
+    world.cut();
+    world.pass(Duration::from_secs(299));
+    assert!(world.hub_log.records.is_empty() && world.edge_log.records.is_empty());
+    world.connect();
+    let (hub_link, edge_link) = (world.hub_link.expect("up"), world.edge_link.expect("up"));
+    while let Some(msg) = world.hub.poll_transmit(hub_link, world.now) {
+        world.edge.handle_message(edge_link, msg, world.now);
+    }
+    world.now += Duration::from_secs(1);
+    world.edge.handle_timeout(world.now);
+    world.settle();
+    assert_eq!(world.edge_log.records[0].reason, Reason::Done);
+    assert_eq!(world.hub_log.records[0].reason, Reason::Done);
+}
