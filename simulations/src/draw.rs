@@ -15,6 +15,7 @@ pub(crate) enum Concern {
     Network,
     Seeds,
     Rogue,
+    Resume,
 }
 
 /// One generator.

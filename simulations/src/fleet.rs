@@ -46,13 +46,14 @@ impl World {
             dialect: plan.dialect,
             limits: (*self.config).clone(),
         };
+        let limits = self.config.clone();
         let machine = Edge::new(config, budget, self.seeds.seed(), self.net.clock(proc));
         let (min, max) = (
             nanos(self.setup.reconnect.min),
             nanos(self.setup.reconnect.max),
         );
         let host = self.add_host(|id| {
-            let mut host = Host::new(machine, id, proc, node, UP, plan.habits);
+            let mut host = Host::new(machine, id, proc, node, UP, plan.habits, &limits);
             (host.reconnect_min, host.reconnect_max) = (min, max);
             Slot::Edge(Box::new(host))
         });
@@ -64,6 +65,8 @@ impl World {
 
     /// SIGKILL; the cloud learns of it after `loss_delay`, if ever.
     pub(crate) fn kill_edge(&mut self, edge: usize, loss_delay: u64) {
+        let (node, now) = (self.edges[edge].node, self.net.now);
+        self.net.disturb_fatally(node, now, "edge killed");
         if let Some(host) = self.edges[edge].host.take()
             && self.kill(host, loss_delay)
         {

@@ -142,8 +142,24 @@ pub(crate) struct Flow {
     pub(crate) opened: bool,
     /// Its replica's process died under it.
     pub(crate) orphaned: bool,
-    pub(crate) dials: u32,
-    /// The highest limit that each side has heard.
+    /// The edge process that has the newest attachment.
+    pub(crate) acceptor: Option<HostId>,
+    /// The edge processes that were asked to dial for it, in order. The target's socket is the last one's.
+    pub(crate) dialers: Vec<HostId>,
+    /// Who has told of its end.
+    pub(crate) recorded: Vec<HostId>,
+    /// A process of either end died, or another took its place: it cannot be resumed.
+    pub(crate) fatal: Option<&'static str>,
+    /// A side has waited for a way as long as it has to.
+    pub(crate) expired: bool,
+    /// A side has told the other so.
+    pub(crate) told_expired: [bool; 2],
+    /// Since when each side has no way, by its own clock.
+    pub(crate) detached_at: [Option<Nanos>; 2],
+    /// That is when its link was lost while it was dialed; an attachment that came to nothing may have followed.
+    pub(crate) detached_early: bool,
+    pub(crate) resumed: u32,
+    /// The limit that each side has heard on its newest attachment.
     pub(crate) limit_heard: [u64; 2],
     pub(crate) stuck: [(u64, u32); 2],
 }
@@ -165,7 +181,15 @@ impl Flow {
             records: [None; 2],
             opened: false,
             orphaned: false,
-            dials: 0,
+            acceptor: None,
+            dialers: Vec::new(),
+            recorded: Vec::new(),
+            fatal: None,
+            expired: false,
+            told_expired: [false; 2],
+            detached_at: [None; 2],
+            detached_early: false,
+            resumed: 0,
             limit_heard: [0; 2],
             stuck: [(0, 0); 2],
         }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto_core::output::{ConnectAttempt, LinkLoss};
 use proto_core::reason::Reason;
-use proto_core::{Instant, LinkId, Machine, Output, StreamId};
+use proto_core::{Config, Instant, LinkId, Machine, Output, StreamId};
 
 use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, ProcId, SEC, US, WireId};
 use crate::tell::loss_of;
+use crate::ways::graces;
 use crate::wire::Item;
 
 /// Outputs of one drain before it counts as a busy loop.
@@ -74,6 +75,8 @@ pub(crate) struct Host<M> {
     pub(crate) habits: Habits,
     pub(crate) links: BTreeMap<LinkId, Uplink>,
     pub(crate) locals: BTreeMap<StreamId, Local>,
+    /// Which flow a stream is of, until it has ended: longer than it has a socket.
+    pub(crate) flows: BTreeMap<StreamId, FlowId>,
     ready_links: BTreeSet<LinkId>,
     pub(crate) ready_locals: BTreeSet<StreamId>,
     wake_at: Nanos,
@@ -90,6 +93,8 @@ pub(crate) struct Host<M> {
     pub(crate) rogue_at: Option<Nanos>,
     pub(crate) opened: u64,
     pub(crate) ended: u64,
+    pub(crate) grace: Nanos,
+    pub(crate) grace_unheard: Nanos,
 }
 
 impl<M: Machine> Host<M> {
@@ -100,7 +105,9 @@ impl<M: Machine> Host<M> {
         node: usize,
         sends: usize,
         habits: Habits,
+        config: &Config,
     ) -> Host<M> {
+        let [grace, grace_unheard] = graces(config);
         Host {
             machine,
             id,
@@ -110,6 +117,7 @@ impl<M: Machine> Host<M> {
             habits,
             links: BTreeMap::new(),
             locals: BTreeMap::new(),
+            flows: BTreeMap::new(),
             ready_links: BTreeSet::new(),
             ready_locals: BTreeSet::new(),
             wake_at: NEVER,
@@ -123,6 +131,8 @@ impl<M: Machine> Host<M> {
             rogue_at: None,
             opened: 0,
             ended: 0,
+            grace,
+            grace_unheard,
         }
     }
 
@@ -199,6 +209,7 @@ impl<M: Machine> Host<M> {
     pub(crate) fn add_local(&mut self, net: &mut Net, id: StreamId, flow: FlowId) {
         let side = self.side();
         net.flows[flow].socks[side].at = Some((self.id, id));
+        self.flows.insert(id, flow);
         self.locals.insert(
             id,
             Local {
@@ -279,6 +290,12 @@ impl<M: Machine> Host<M> {
                 self.locals.remove(&id);
                 self.input(net, |machine, now| {
                     machine.handle_dialed(id, Err(reason), now);
+                });
+            }
+            None if net.flows[flow].dialers.last() != Some(&self.id) => {
+                self.locals.remove(&id); // The target has another connection by now.
+                self.input(net, |machine, now| {
+                    machine.handle_dialed(id, Err(Reason::Refused), now);
                 });
             }
             None => {
@@ -400,6 +417,9 @@ impl<M: Machine> Host<M> {
                     self.moved = true;
                     net.trace.mix(msg.data.len() as u64 ^ (msg.offset << 20));
                     net.sniff_sent(wire, self.sends, &msg);
+                    if net.springs(wire, &msg) {
+                        return;
+                    }
                     net.send(wire, self.sends, Item::Message(msg));
                 }
                 None => uplink.asleep = true,
@@ -475,7 +495,11 @@ impl<M: Machine> Host<M> {
                 };
                 self.ready_locals.remove(&id);
                 match local.flow {
-                    Some(flow) if local.open => net.close_sock(flow, side, reset),
+                    Some(flow) if local.open => {
+                        if net.flows[flow].socks[side].at == Some((self.id, id)) {
+                            net.close_sock(flow, side, reset);
+                        }
+                    }
                     _ => net.cover.hit("dial cancelled"),
                 }
             }

@@ -15,10 +15,15 @@ impl<M: Machine> Host<M> {
             return;
         };
         let sock = &mut net.flows[flow].socks[side];
-        sock.notified = false;
-        if sock.broken {
+        let own = sock.at == Some((self.id, id));
+        if own {
+            sock.notified = false;
+        }
+        if sock.broken || !own {
             self.locals.remove(&id);
-            sock.at = None;
+            if own {
+                sock.at = None;
+            }
             self.machine.handle_socket_error(id, net.clock(self.proc));
             return self.after_call(net);
         }

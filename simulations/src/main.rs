@@ -1,4 +1,4 @@
-//! Searches seeds, or replays one: `simulations --seed N | --seeds A..B | --minutes M [--fault LIST]`.
+//! Searches seeds, or replays one: `simulations --seed N [--fault LIST] [--flow N] | --seeds A..B | --minutes M`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use simulations::{Batch, minimise, report, run, run_batch};
 
 const USAGE: &str = "\
 simulations --seed N [--fault LIST]   replay one seed, with these faults of its plan (\"0,3\", \"none\")
+            [--flow N]                and print one flow's messages
 simulations --seeds A..B              run a range
 simulations --minutes M [--from N]    search fresh seeds for so long";
 
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
     };
     let number = |name: &str| value(name)?.parse::<u64>().ok();
     if let Some(seed) = number("--seed") {
+        if let Some(flow) = number("--flow") {
+            simulations::watch(flow as usize);
+        }
         return replay(seed, value("--fault").as_deref());
     }
     let range = value("--seeds").and_then(|text| {
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
             let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let fresh = clock.map_or(0, |time| time.as_nanos() as u64) >> 16;
             let from = number("--from").unwrap_or(fresh);
-            run_batch(from.., || began.elapsed() >= limit)
+            run_batch(from..u64::MAX, || began.elapsed() >= limit)
         }
         (None, None) => {
             eprintln!("{USAGE}");

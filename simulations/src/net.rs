@@ -103,6 +103,13 @@ pub(crate) struct NodeState {
     /// When something was wrong last.
     pub(crate) disturbed_at: Nanos,
     pub(crate) rogue: bool,
+    /// Its processes die, or take each other's place, until then.
+    pub(crate) fatal_until: Nanos,
+    /// The wire that is whole, and since when.
+    pub(crate) way: Option<WireId>,
+    /// The link breaks as it takes a message of this type, so many times.
+    pub(crate) trap: Option<(&'static str, u32)>,
+    pub(crate) way_since: Option<Nanos>,
 }
 
 /// An oracle's finding.
@@ -140,6 +147,10 @@ pub(crate) struct Net {
     /// Limits are so low that any stream may be refused.
     pub(crate) tight: bool,
     pub(crate) window_bytes_max: u64,
+    /// A process has stood still, or its clock has leapt: what is due may come late.
+    pub(crate) stood_still: bool,
+    /// A clock has leapt so far that an acceptor may have forgotten what its opener has not.
+    pub(crate) leapt: bool,
     pub(crate) dice: Draw,
     pub(crate) trace: Trace,
     pub(crate) cover: Coverage,
@@ -163,6 +174,8 @@ impl Net {
             shut_down: false,
             tight: false,
             window_bytes_max: 0,
+            stood_still: false,
+            leapt: false,
             dice,
             trace: Trace::default(),
             cover: Coverage::default(),

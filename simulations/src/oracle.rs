@@ -109,7 +109,8 @@ impl World {
     /// What waits for one socket is no more than its window, whatever its peer sends.
     fn check_pending(&mut self) {
         let streams = &self.config.streams;
-        let window = streams.window_bytes_max.max(8192);
+        // A limit that is set anew may add the early bytes to the window, once.
+        let window = streams.window_bytes_max.max(4096) + 4096;
         let base = streams.base_buffer_bytes_max + self.config.links.message_bytes_max as u64;
         for slot in &self.hosts {
             let (node, most) = match slot {
@@ -138,12 +139,15 @@ impl World {
         for id in 0..self.net.flows.len() {
             let flow = &self.net.flows[id];
             let stalls = self.node_may_stall(flow.node);
+            let resumes = self.config.streams.resume
+                && self.may_go_on(flow)
+                && self.net.way_open_for(flow.node) > 10 * SEC;
             let flow = &mut self.net.flows[id];
             let connected = flow
                 .socks
                 .iter()
                 .all(|sock| sock.connected && sock.at.is_some());
-            let calm = flow.excuse.is_none() && flow.status == Some(200) && connected;
+            let calm = (flow.excuse.is_none() || resumes) && flow.status == Some(200) && connected;
             for from in [CLIENT, TARGET] {
                 let (source, sink) = (&flow.socks[from], &flow.socks[1 - from]);
                 let moved = source.taken + sink.given + u64::from(sink.fin_given);
@@ -257,6 +261,10 @@ impl World {
         if done && gentle && !flow.base && !flow.is_complete() {
             return Some("told as done, but not complete".into());
         }
+        if let Some(wrong) = self.check_resumed(id) {
+            return Some(wrong);
+        }
+        let flow = &self.net.flows[id];
         if flow.excuse.is_some() {
             return None;
         }

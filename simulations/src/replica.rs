@@ -77,9 +77,11 @@ impl World {
             replica.budget.quarter(),
             self.seeds.seed(),
         );
-        let habits = self.setup.cloud_habits;
-        let host = self
-            .add_host(|id| Slot::Hub(Box::new(Host::new(machine, id, CLOUD, node, DOWN, habits))));
+        let (habits, config) = (self.setup.cloud_habits, self.config.clone());
+        let host = self.add_host(|id| {
+            let hub = Host::new(machine, id, CLOUD, node, DOWN, habits, &config);
+            Slot::Hub(Box::new(hub))
+        });
         if let Some(replica) = self.replica.as_mut() {
             replica.hubs.insert(node, host);
         }
@@ -136,6 +138,19 @@ impl World {
         };
         let net = &mut self.net;
         if let Slot::Hub(host) = &mut self.hosts[host] {
+            let same = |other: &Instance| {
+                up.instance
+                    .as_ref()
+                    .is_some_and(|own| own.is_same_process(other))
+            };
+            let infos = host.machine.link_infos();
+            if infos
+                .iter()
+                .filter_map(|link| link.instance.as_ref())
+                .any(same)
+            {
+                net.cover.hit("link overlap");
+            }
             let link = host.machine.link_up(up, now);
             host.add_link(net, link, wire);
             host.settle(net);
@@ -197,6 +212,9 @@ impl World {
         let flow = &mut self.net.flows[id];
         flow.asked_at = Some(now);
         flow.excuse = flow.excuse.or(excuse);
+        if now < state.fatal_until {
+            flow.fatal = Some("opened while processes came and went");
+        }
         flow.socks[CLIENT].connected = up;
         if up {
             flow.front = Some(front);

@@ -313,8 +313,20 @@ impl World {
             if self.net.wires[wire].in_flight(end) > 12_000 {
                 break;
             }
-            let msg = self.rogue.message(wire, node, from_edge, &others);
-            self.net.sniff_heard(wire, end, &msg);
+            let mut msg = self.rogue.message(wire, node, from_edge, &others);
+            let asked = self.net.sniff.asked();
+            if !from_edge && !asked.is_empty() && self.rogue.draw.one_in(6) {
+                // What a true opener once said: its proof as it was or for a higher epoch, but never with its secret.
+                msg = asked[self.rogue.draw.index(asked.len())].clone();
+                match msg.r#type.as_str() {
+                    "resume" => msg.epoch += self.rogue.draw.pick(&[0, 1, 1000]),
+                    _ => {
+                        msg.key = Bytes::from_static(&[4; 16]);
+                        msg.addr = format!("127.0.0.1:{STRAY_PORT_MIN}");
+                    }
+                }
+                self.net.cover.hit("replayed by a rogue");
+            }
             self.net.send(wire, end, Item::Message(msg));
         }
         if turns > 40 {

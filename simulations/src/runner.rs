@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::net::Failure;
 use crate::trace::{Coverage, seconds};
@@ -110,23 +112,57 @@ pub struct Batch {
     pub failed: Option<(u64, Outcome)>,
 }
 
-/// Runs seeds until one fails, or `enough` says so.
-pub fn run_batch(seeds: impl Iterator<Item = u64>, mut enough: impl FnMut() -> bool) -> Batch {
-    let mut batch = Batch::default();
-    for seed in seeds {
-        if enough() {
-            break;
-        }
-        let outcome = run(seed, None);
-        batch.runs += 1;
-        batch.events += outcome.events;
-        batch.coverage.add(&outcome.coverage);
-        if outcome.failure.is_some() {
-            batch.failed = Some((seed, outcome));
-            break;
+impl Batch {
+    fn take(&mut self, seed: u64, outcome: Outcome) {
+        self.runs += 1;
+        self.events += outcome.events;
+        self.coverage.add(&outcome.coverage);
+        let first = self.failed.as_ref().is_none_or(|(other, _)| seed < *other);
+        if outcome.failure.is_some() && first {
+            self.failed = Some((seed, outcome));
         }
     }
-    batch
+
+    fn join(&mut self, other: Batch) {
+        self.runs += other.runs;
+        self.events += other.events;
+        self.coverage.add(&other.coverage);
+        let first =
+            |(seed, _): &(u64, Outcome)| self.failed.as_ref().is_none_or(|(other, _)| seed < other);
+        if other.failed.as_ref().is_some_and(first) {
+            self.failed = other.failed;
+        }
+    }
+}
+
+/// Runs seeds on all cores until one fails, or `enough` says so.
+pub fn run_batch(seeds: Range<u64>, enough: impl Fn() -> bool + Sync) -> Batch {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(seeds.start);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut batch = Batch::default();
+        while !failed.load(Ordering::Relaxed) && !enough() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            batch.take(seed, run(seed, None));
+            failed.fetch_or(batch.failed.is_some(), Ordering::Relaxed);
+        }
+        batch
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut batch = Batch::default();
+        for worker in workers {
+            match worker.join() {
+                Ok(part) => batch.join(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        batch
+    })
 }
 
 /// Leaves out one fault after the other for as long as the same oracle still finds something.

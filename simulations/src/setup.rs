@@ -52,7 +52,12 @@ impl Setup {
         streams.window_bytes_min = draw.log_range(4096, 65_536);
         streams.window_bytes_max = streams.window_bytes_min * draw.log_range(1, 32);
         streams.base_buffer_bytes_max = draw.log_range(8_192, 262_144);
-        streams.grace = Duration::from_secs(draw.range(10, 300));
+        let long = Duration::from_secs(draw.range(10, 300));
+        let resume = &mut Draw::new(seed, Concern::Resume);
+        streams.resume = !resume.one_in(5);
+        let short = Duration::from_secs(resume.range(5, 15));
+        streams.grace = resume.pick(&[short, long]);
+        streams.grace_unheard = Duration::from_secs(resume.range(5, 10));
         config.links.content_bytes_max = draw.log_range(1024, 65_536) as usize;
         if tight {
             config.links.pending_per_node_max = draw.range(1, 8) as usize;
@@ -90,6 +95,17 @@ impl Setup {
         setup
     }
 
+    /// Bytes that a node's transports take in good time, a message at a time as they may be.
+    fn room_for(&self, node: usize) -> u64 {
+        let (shape, own) = (self.nodes[node].shape, self.nodes[node].habits);
+        let each = [own, self.cloud_habits].map(|habits| {
+            let room = habits.room.min(shape.room).max(1) as u64;
+            (shape.latency + 2 * habits.lag + habits.no_room) / room
+        });
+        let each = each[0].max(each[1]).max(1);
+        self.config.links.content_bytes_max as u64 * (20 * SEC / each)
+    }
+
     fn draw_flows(&mut self, seed: u64) {
         let draw = &mut Draw::new(seed, Concern::Flows);
         let count = draw.log_range(1, 40);
@@ -102,9 +118,11 @@ impl Setup {
             let slow = habits
                 .iter()
                 .any(|habits| habits.read_bytes_max < 100 || habits.write_bytes_max < 100);
+            let room_for = self.room_for(node) / count;
             for app in &mut plan.apps {
                 // Byte by byte is for short streams.
                 app.send = if slow { app.send.min(1_000) } else { app.send };
+                app.send = app.send.min(room_for.max(1_000));
             }
             plan.early = plan.early.min(plan.apps[0].send);
             self.flows.push(plan);

@@ -1,45 +1,44 @@
-//! What the wires show: offsets without gaps, credit that is kept and conserved, acks of nothing that wasn't sent, and nobody's messages but
-//! the node's own.
+//! What the wires show: nobody's messages but the node's own, no field of version 1 on a base link, and what `follow` has to say of a
+//! stream: attachments, offsets, credit, acks.
 
 use std::collections::BTreeMap;
 
 use proto_core::proto::StreamMsg;
+use proto_core::reason::Reason;
 
 use crate::flow::{CLIENT, TARGET};
+use crate::follow::{EARLY_BYTES, Follow, Heard};
 use crate::net::{FlowId, Net, WireId};
+use crate::pattern;
 use crate::wire::{DOWN, UP};
-
-/// Credit that every stream has from its start.
-const EARLY_BYTES: u64 = 4096;
-
-/// One side of a stream, as its messages show it.
-#[derive(Debug, Default)]
-struct Side {
-    sent_end: u64,
-    eof: bool,
-    limit_told: u64,
-    acked: u64,
-}
-
-#[derive(Debug)]
-struct Seen {
-    flow: FlowId,
-    wire: WireId,
-    /// The client's side (the opener), the target's (the acceptor).
-    sides: [Side; 2],
-}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Sniffer {
-    topics: BTreeMap<String, Seen>,
+    topics: BTreeMap<String, Follow>,
+    /// Questions that an acceptor has heard, for those who would ask them again.
+    asked: Vec<StreamMsg>,
 }
 
 impl Sniffer {
     pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
         self.topics.keys()
     }
+
+    /// Whose message it is.
+    pub(crate) fn flow(&self, msg: &StreamMsg) -> Option<FlowId> {
+        let followed = self.topics.get(&msg.topic).map(|follow| follow.flow);
+        followed.or_else(|| flow_of(&msg.addr))
+    }
+
+    /// `connecting` and `resume` that their acceptor has heard, the latest last.
+    pub(crate) fn asked(&self) -> &[StreamMsg] {
+        &self.asked
+    }
 }
+
+/// So many questions are kept.
+const ASKED_MAX: usize = 64;
 
 /// Ports from here on are allowed by no edge; the flow's number is added to it.
 pub(crate) const FORBIDDEN_PORT_MIN: usize = 30_000;
@@ -58,6 +57,7 @@ impl Net {
     /// A machine hands this to a wire.
     pub(crate) fn sniff_sent(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
         let side = if direction == DOWN { CLIENT } else { TARGET };
+        self.watch("sends", wire, direction, msg);
         if self.wires[wire].ends[1 - direction].rogue {
             return;
         }
@@ -81,114 +81,116 @@ impl Net {
                 });
             }
         }
-        if msg.r#type == "connecting" {
-            let Some(flow) = flow_of(&msg.addr).filter(|flow| *flow < self.flows.len()) else {
-                return;
-            };
-            if self.flows[flow].node != self.wires[wire].node {
-                self.fail("own node", || {
-                    format!("flow {flow} goes by another node's link")
-                });
-            }
-            self.flows[flow].base = self.wires[wire].base;
-            let sides = [
-                Side {
-                    limit_told: msg.limit,
-                    ..Side::default()
-                },
-                Side::default(),
-            ];
-            self.sniff
-                .topics
-                .insert(msg.topic.clone(), Seen { flow, wire, sides });
+        if matches!(msg.r#type.as_str(), "connecting" | "resume") && !self.sniff_question(wire, msg)
+        {
             return;
         }
-        let base = self.wires[wire].base;
-        let Some(seen) = self.sniff.topics.get_mut(&msg.topic) else {
-            return;
+        if !self.wires[wire].base {
+            self.sniff_stream(wire, side, msg);
+        }
+    }
+
+    /// Whether it is to be followed.
+    fn sniff_question(&mut self, wire: WireId, msg: &StreamMsg) -> bool {
+        let Some(flow) = flow_of(&msg.addr).filter(|flow| *flow < self.flows.len()) else {
+            return false;
         };
-        let flow = seen.flow;
-        if seen.wire != wire {
-            return self.fail("own node", || {
-                format!("flow {flow} on a wire that it was not opened on")
+        if self.flows[flow].node != self.wires[wire].node {
+            self.fail("own node", || {
+                format!("flow {flow} goes by another node's link")
             });
         }
-        if base {
-            return;
+        self.flows[flow].base = self.wires[wire].base;
+        if msg.r#type == "connecting" {
+            self.flows[flow].detached_at[CLIENT] = None;
         }
-        let given = self.flows[flow].socks[side].given;
-        let heard = self.flows[flow].limit_heard[side].max(EARLY_BYTES);
+        if msg.epoch > 1 {
+            self.cover.hit(match msg.r#type.as_str() {
+                "connecting" => "connecting again",
+                _ => "resume asked for",
+            });
+        }
+        let answered = self.flows[flow].status == Some(200);
+        let follow = self
+            .sniff
+            .topics
+            .entry(msg.topic.clone())
+            .or_insert_with(|| Follow::new(flow, msg));
+        let wrong = match self.wires[wire].base {
+            true => None,
+            false if follow.flow != flow => Some(("own node", String::from("another address"))),
+            false => follow.question(msg, answered),
+        };
+        if let Some((oracle, detail)) = wrong {
+            self.fail(oracle, || format!("flow {flow}: {detail}"));
+        }
+        true
+    }
+
+    fn sniff_stream(&mut self, wire: WireId, side: usize, msg: &StreamMsg) {
+        let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
+            return;
+        };
+        let id = follow.flow;
+        let flow = &self.flows[id];
+        let heard = flow.limit_heard[side].max(EARLY_BYTES);
         let window_max = self.window_bytes_max.max(EARLY_BYTES);
-        let peer_end = seen.sides[1 - side].sent_end + u64::from(seen.sides[1 - side].eof);
-        let own = &mut seen.sides[side];
-        let mut wrong = None;
+        let credit_max = flow.socks[side].given + window_max + EARLY_BYTES;
+        let host = self.wires[wire].ends[if side == CLIENT { DOWN } else { UP }].host;
+        if follow.grows(side, msg) {
+            self.cover.hit("window grown");
+        }
+        let mut wrong = follow.sent(wire, (side, host), msg, heard, credit_max);
+        let expected = pattern::slice(id, side, msg.offset, msg.data.len());
+        if msg.r#type == "content" && msg.data != expected && flow.excuse != Some("rogue") {
+            wrong = wrong.or(Some(("prefix", format!("wrong bytes at {}", msg.offset))));
+        }
+        let refused = Reason::UnknownStream.code();
+        let last = side == TARGET && flow.records[TARGET].is_some();
         match msg.r#type.as_str() {
-            "content" => {
-                let end = msg.offset + msg.data.len() as u64;
-                if msg.offset != own.sent_end {
-                    wrong = Some(("offsets", format!("{} after {}", msg.offset, own.sent_end)));
-                } else if end > heard {
-                    wrong = Some((
-                        "credit kept",
-                        format!("sends up to {end}, may up to {heard}"),
-                    ));
-                } else if own.eof {
-                    wrong = Some(("offsets", "content behind eof".into()));
-                }
-                own.sent_end = end;
-            }
-            "eof" => {
-                if msg.offset != own.sent_end || own.eof {
-                    wrong = Some((
-                        "offsets",
-                        format!("eof at {} after {}", msg.offset, own.sent_end),
-                    ));
-                }
-                own.eof = true;
+            "resumed" if last => self.cover.hit("last word answered: complete"),
+            "connect-failed" | "closed" if last && msg.code != refused => {
+                self.cover.hit("last word answered: failed");
             }
             _ => {}
         }
-        if matches!(msg.r#type.as_str(), "content" | "window" | "connected") {
-            if msg.limit < own.limit_told {
-                wrong = Some((
-                    "credit conserved",
-                    format!("limit falls from {} to {}", own.limit_told, msg.limit),
-                ));
-            } else if msg.limit > given + window_max + EARLY_BYTES {
-                wrong = Some((
-                    "credit conserved",
-                    format!("limit {} when {given} are written", msg.limit),
-                ));
-            }
-            if msg.ack > peer_end || msg.ack < own.acked {
-                wrong = Some((
-                    "acks",
-                    format!("acks {} of {peer_end}, before {}", msg.ack, own.acked),
-                ));
-            }
-            if msg.limit > own.limit_told.max(EARLY_BYTES) + 2 * EARLY_BYTES && own.limit_told > 0 {
-                self.cover.hit("window grown");
-            }
-            own.limit_told = own.limit_told.max(msg.limit);
-            own.acked = own.acked.max(msg.ack);
-        }
+        let ends = matches!(msg.r#type.as_str(), "closed" | "connect-failed");
+        self.flows[id].told_expired[side] |= ends && msg.code == Reason::GraceExpired.code();
         if let Some((oracle, detail)) = wrong {
-            self.fail(oracle, || format!("flow {flow} side {side}: {detail}"));
+            self.fail(oracle, || format!("flow {id} side {side}: {detail}"));
         }
     }
 
     /// A machine is about to hear this from a wire.
     pub(crate) fn sniff_heard(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
-        let hears = if direction == UP { CLIENT } else { TARGET };
-        if self.wires[wire].base || msg.limit == 0 {
+        let side = if direction == UP { CLIENT } else { TARGET };
+        self.watch("hears", wire, direction, msg);
+        if self.wires[wire].base || self.wires[wire].ends[direction].rogue {
             return;
         }
-        let flow = match msg.r#type.as_str() {
-            "connecting" => flow_of(&msg.addr),
-            _ => self.sniff.topics.get(&msg.topic).map(|seen| seen.flow),
+        let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
+            return;
         };
-        if let Some(flow) = flow.and_then(|flow| self.flows.get_mut(flow)) {
-            flow.limit_heard[hears] = flow.limit_heard[hears].max(msg.limit);
+        let host = self.wires[wire].ends[1 - direction].host;
+        let heard = follow.heard(wire, (side, host), msg);
+        let flow = &mut self.flows[follow.flow];
+        flow.acceptor = follow.acceptor;
+        let limit = &mut flow.limit_heard[side];
+        match heard {
+            Heard::Anew => *limit = msg.limit,
+            Heard::Counted | Heard::Duplicate => *limit = msg.limit.max(*limit),
+            Heard::Late => {}
+        }
+        match heard {
+            Heard::Duplicate => self.cover.hit("duplicate bytes dropped"),
+            Heard::Late => self.cover.hit("late message of an older attachment"),
+            Heard::Anew if side == TARGET => {
+                if self.sniff.asked.len() == ASKED_MAX {
+                    self.sniff.asked.remove(0);
+                }
+                self.sniff.asked.push(msg.clone());
+            }
+            Heard::Anew | Heard::Counted => {}
         }
     }
 }

@@ -4,9 +4,9 @@ use proto_core::output::{Event as CoreEvent, GrpcCode, LinkLoss, StreamRecord};
 use proto_core::reason::Reason;
 use proto_core::{LinkId, Machine, StreamId};
 
-use crate::flow::{Ask, Dial, FlowPlan, TARGET};
+use crate::flow::{CLIENT, Dial, FlowPlan, TARGET};
 use crate::host::{Host, Local};
-use crate::net::{CLOUD, Event, MS, NEVER, Net, Note, SEC, nanos};
+use crate::net::{CLOUD, Event, FlowId, MS, NEVER, Net, Note, SEC, nanos};
 use crate::setup::stray_plan;
 use crate::sniff::flow_of;
 
@@ -22,6 +22,11 @@ impl<M: Machine> Host<M> {
         let flow = asked.filter(|flow| *flow < net.flows.len());
         let stray = asked.is_some_and(|asked| asked + 1000 >= STRAY_PORT_MIN);
         let (flow, plan) = match flow {
+            // Asked for by an attachment that another process has got the better of: the target is elsewhere.
+            Some(flow) if net.flows[flow].acceptor.is_some_and(|host| host != self.id) => {
+                net.cover.hit("late dial");
+                (usize::MAX, Dial::Fails(Reason::Refused))
+            }
             Some(flow) => (flow, net.flows[flow].plan.dial),
             None if stray && self.locals.len() < 50 => {
                 let plan = FlowPlan {
@@ -36,18 +41,14 @@ impl<M: Machine> Host<M> {
             }
             None => (usize::MAX, Dial::Fails(Reason::Refused)),
         };
-        if let Some(of) = net.flows.get_mut(flow) {
-            of.dials += 1;
-            let (dials, node) = (of.dials, of.node);
-            if dials > 1 && of.excuse != Some("rogue") {
-                net.fail("one dial", || {
-                    format!("flow {flow} is dialed {dials} times")
-                });
-            }
-            if node != self.node {
-                net.fail("own node", || {
-                    format!("flow {flow} of node {node} is dialed at {}", self.node)
-                });
+        if flow < net.flows.len() {
+            self.dial_for(net, flow);
+        }
+        if flow < net.flows.len() {
+            self.flows.insert(id, flow);
+            if self.links.is_empty() {
+                let now = net.clock(self.proc).as_nanos();
+                net.flows[flow].detached_at[TARGET].get_or_insert(now);
             }
         }
         self.locals.insert(
@@ -66,6 +67,32 @@ impl<M: Machine> Host<M> {
         };
         let delay = delay + net.dice.below(MS);
         net.after(delay, Event::Dialed(self.id, id, flow, failure));
+    }
+
+    /// One process dials once. Another one's connection is a new one to the target, which lets go of the one before.
+    fn dial_for(&self, net: &mut Net, flow: FlowId) {
+        let of = &mut net.flows[flow];
+        // What an edge remembers of its streams, a cloud that it has come to may make it forget.
+        let harmed = of.excuse == Some("rogue") || self.rogue_at.is_some();
+        let again = of.dialers.contains(&self.id) && !harmed && !net.leapt;
+        let node = of.node;
+        if !of.dialers.is_empty() {
+            of.fatal.get_or_insert("dialed by another process");
+            let before = std::mem::take(&mut of.socks[TARGET]);
+            if let Some((host, id)) = before.at {
+                net.after(1, Event::Socket(host, id));
+            }
+            net.cover.hit("dialed by another process");
+        }
+        net.flows[flow].dialers.push(self.id);
+        if again {
+            net.fail("one dial", || format!("flow {flow} is dialed twice"));
+        }
+        if node != self.node {
+            net.fail("own node", || {
+                format!("flow {flow} of node {node} is dialed at {}", self.node)
+            });
+        }
     }
 
     pub(crate) fn check_backoff(&mut self, net: &mut Net) {
@@ -121,11 +148,21 @@ impl<M: Machine> Host<M> {
             CoreEvent::ConnectFailed { .. }
             | CoreEvent::Connected { .. }
             | CoreEvent::Dialed { .. } => {}
-            CoreEvent::Detached { .. } => net.cover.hit("stream detached"),
-            CoreEvent::Resumed { replayed, .. } => {
+            CoreEvent::Detached { id } => {
+                net.cover.hit("stream detached");
+                let now = net.clock(self.proc).as_nanos();
+                if let Some(flow) = self.flows.get(&id) {
+                    net.flows[*flow].detached_at[self.side()].get_or_insert(now);
+                }
+            }
+            CoreEvent::Resumed { id, replayed, .. } => {
                 net.cover.hit("stream resumed");
                 if replayed > 0 {
                     net.cover.hit("stream resumed with bytes to replay");
+                }
+                if let Some(flow) = self.flows.get(&id) {
+                    net.flows[*flow].detached_at[self.side()] = None;
+                    net.flows[*flow].resumed += 1;
                 }
             }
         }
@@ -148,8 +185,10 @@ impl<M: Machine> Host<M> {
             LinkLoss::ShutDown => "link shut down",
             _ => "link lost",
         });
+        self.lost_while_dialing(net);
         let now = net.now;
-        let state = &net.nodes[self.node];
+        let state = &mut net.nodes[self.node];
+        (state.way, state.way_since) = (None, None);
         let excused = now < state.link_excused_until.saturating_add(AFTERMATH);
         let rogue = self.by_rogue(net);
         if !excused && !rogue && !net.shut_down && why != LinkLoss::ShutDown {
@@ -164,8 +203,23 @@ impl<M: Machine> Host<M> {
         net.disturb(self.node, now + SEC, false, "link lost");
     }
 
+    /// Dials go on without a link, and nobody is told that they have lost it.
+    fn lost_while_dialing(&self, net: &mut Net) {
+        let (clock, side) = (net.clock(self.proc).as_nanos(), self.side());
+        for (id, flow) in &self.flows {
+            let of = &mut net.flows[*flow];
+            let dialing = self.locals.get(id).is_some_and(|local| !local.open);
+            if dialing || side == CLIENT && of.status.is_none() {
+                of.detached_at[side].get_or_insert(clock);
+                of.detached_early = true;
+                net.cover.hit("link lost while dialing");
+            }
+        }
+    }
+
     fn stream_ended(&mut self, net: &mut Net, record: &StreamRecord) {
         self.ended += 1;
+        self.flows.remove(&record.id);
         if self.proc == CLOUD {
             net.notes.push(Note::StreamEnded);
         }
@@ -185,13 +239,21 @@ impl<M: Machine> Host<M> {
         };
         let side = self.side();
         let of = &mut net.flows[flow];
-        if of.records[side].is_some() && of.excuse.is_none() && of.plan.ask == Ask::Properly {
+        let harmed = of.excuse == Some("rogue") || self.rogue_at.is_some();
+        let again = of.recorded.contains(&self.id) && !harmed && !net.leapt;
+        of.recorded.push(self.id);
+        of.records[side] = Some(record.reason);
+        let since = of.detached_at[side];
+        if again {
             net.fail("one record", || {
                 format!("flow {flow} ends twice at side {side}")
             });
         }
-        let of = &mut net.flows[flow];
-        of.records[side] = Some(record.reason);
+        match record.reason {
+            Reason::GraceExpired => self.check_grace(net, flow, since),
+            Reason::UnknownStream if side == CLIENT => net.cover.hit("orphaned"),
+            _ => {}
+        }
         if side == TARGET && record.reason == Reason::Done {
             net.cover.hit("acceptor's stream done");
         }

@@ -15,7 +15,7 @@ pub(crate) const UP: usize = 0;
 pub(crate) const DOWN: usize = 1;
 
 /// What a line is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) latency: Nanos,
     pub(crate) bytes_per_second: u64,
@@ -123,6 +123,11 @@ impl Wire {
             pipe(DOWN),
             self.ends
         )
+    }
+
+    /// Nothing is held up, and the line is what it should be.
+    pub(crate) fn is_flowing(&self, now: Nanos, shape: Shape) -> bool {
+        self.shape == shape && self.pipes.iter().all(|pipe| pipe.held_until <= now)
     }
 
     pub(crate) fn set_shape(&mut self, shape: Shape) {
@@ -238,6 +243,35 @@ impl Net {
             self.after(delay, Event::Loss(host, link, LinkLoss::Broken));
         }
         self.wires[wire].ends[1 - direction].deaf = true;
+    }
+
+    /// Whether a message is lost with its link, as a fault of the plan wants it; the link breaks then.
+    pub(crate) fn springs(&mut self, wire: WireId, msg: &StreamMsg) -> bool {
+        let node = self.wires[wire].node;
+        let Some((kind, times)) = self.nodes[node].trap else {
+            return false;
+        };
+        if msg.r#type != kind || self.wires[wire].ends.iter().any(|end| end.rogue) {
+            return false;
+        }
+        self.nodes[node].trap = (times > 1).then_some((kind, times - 1));
+        self.cover.hit(match kind {
+            "connecting" => "lost with its link: connecting",
+            "connected" => "lost with its link: connected",
+            "connect-failed" => "lost with its link: connect-failed",
+            "content" => "lost with its link: content",
+            "window" => "lost with its link: window",
+            "eof" => "lost with its link: eof",
+            "closed" => "lost with its link: closed",
+            "resume" => "lost with its link: resume",
+            "resumed" => "lost with its link: resumed",
+            _ => "lost with its link: detached",
+        });
+        self.disturb(node, self.now + 30 * SEC, true, "lost with its link");
+        let latency = self.wires[wire].shape.latency;
+        self.cut(wire, UP, latency);
+        self.cut(wire, DOWN, latency);
+        true
     }
 
     /// One end leaves: it reads nothing more, and its word of it follows what it has sent.

@@ -129,7 +129,8 @@ impl World {
 
     /// When every stream is over, at the latest: the base dialect's half-closed streams take longest.
     pub(crate) fn shut_down_at(&self) -> u64 {
-        self.finish_at() + 80 * SEC
+        let expired = self.proof_at() + nanos(self.config.streams.grace) + 30 * SEC;
+        (self.finish_at() + 80 * SEC).max(expired)
     }
 
     /// Runs to the end or to the first finding.
@@ -210,6 +211,7 @@ impl World {
             Event::Restart(edge) => self.restart(edge),
             Event::Rogue(wire) => self.rogue_turn(wire),
             Event::Tick => {
+                self.look_for_ways();
                 self.check_tick();
                 self.net.after(SEC, Event::Tick);
             }
@@ -290,9 +292,12 @@ impl World {
         let mut had_streams = false;
         with_host!(slot, host => {
             let side = host.side();
-            for local in host.locals.values() {
+            for (id, local) in &host.locals {
                 had_streams = true;
-                if let Some(flow) = local.flow.filter(|_| local.open) {
+                let Some(flow) = local.flow.filter(|_| local.open) else {
+                    continue;
+                };
+                if net.flows[flow].socks[side].at == Some((host.id, *id)) {
                     net.close_sock(flow, side, true);
                 }
             }

@@ -10,9 +10,13 @@ mod simulations {
         21,      // a dial for a stream that had ended before outputs were polled
         101_387, // a `connect-failed` that said `done` left its stream behind
         1235,    // an edge that spoke before its `connected` wrote the client's reply
+        288, // an end between a new link and its `resume` was told with an epoch that the acceptor didn't know
+        1065, // a stream of version 1 went on by a base link, with a limit without bound
+        11_249, // a reader that was stuck earned credit by each new attachment
+        17_044, // an opener that lacked the last bytes was told that all was done, and waited for ever
     ];
     /// The fixed range.
-    const SEEDS: std::ops::Range<u64> = 100_000..103_000;
+    const SEEDS: std::ops::Range<u64> = 100_000..120_000;
 
     #[cfg(not(tunnel_canary))]
     fn check(seed: u64) {
@@ -34,21 +38,12 @@ mod simulations {
     #[cfg(not(tunnel_canary))]
     #[test]
     fn a_fixed_range_passes_and_sees_everything_rare() {
-        let half = (SEEDS.start + SEEDS.end) / 2;
-        let batches = std::thread::scope(|scope| {
-            let halves = [SEEDS.start..half, half..SEEDS.end];
-            let threads = halves.map(|seeds| scope.spawn(|| run_batch(seeds, || false)));
-            threads.map(|thread| thread.join().expect("a batch doesn't panic"))
-        });
-        let mut coverage = simulations::Coverage::default();
-        for batch in batches {
-            if let Some((seed, outcome)) = batch.failed {
-                let (keep, smallest) = minimise(seed, outcome);
-                panic!("{}", report(seed, &keep, &smallest));
-            }
-            coverage.add(&batch.coverage);
+        let batch = run_batch(SEEDS, || false);
+        if let Some((seed, outcome)) = batch.failed {
+            let (keep, smallest) = minimise(seed, outcome);
+            panic!("{}", report(seed, &keep, &smallest));
         }
-        assert_eq!(coverage.missing(), [""; 0], "never came about");
+        assert_eq!(batch.coverage.missing(), [""; 0], "never came about");
     }
 
     #[test]

@@ -1,0 +1,134 @@
+//! Streams that outlive their links: whether a node's way is open, and what may and may not become of a stream meanwhile.
+
+use proto_core::Machine;
+use proto_core::reason::Reason;
+
+use crate::flow::{Flow, TARGET};
+use crate::host::Host;
+use crate::net::{FlowId, MS, Nanos, Net, SEC, nanos};
+use crate::world::World;
+
+/// A stream resumes at the latest so long after a way is there: the longest wait for an answer, a pause, round trips.
+const RESUMES_WITHIN: Nanos = 8 * SEC;
+
+impl Net {
+    /// Processes of a node die or take each other's place until then: streams that live meanwhile may be beyond resuming.
+    pub(crate) fn disturb_fatally(&mut self, node: usize, until: Nanos, why: &'static str) {
+        let state = &mut self.nodes[node];
+        state.fatal_until = state.fatal_until.max(until);
+        for flow in self.flows.iter_mut().filter(|flow| flow.node == node) {
+            if flow.is_live() || flow.opened && flow.records.contains(&None) {
+                flow.fatal.get_or_insert(why);
+            }
+        }
+    }
+
+    /// For how long a node's way has been open, without a fault.
+    pub(crate) fn way_open_for(&self, node: usize) -> Nanos {
+        let since = self.nodes[node].way_since;
+        since.map_or(0, |since| self.now.saturating_sub(since))
+    }
+}
+
+impl World {
+    /// Once a second: which nodes have a whole way between their processes.
+    pub(crate) fn look_for_ways(&mut self) {
+        for node in 0..self.setup.nodes.len() {
+            let wire = self
+                .wires_of(node)
+                .into_iter()
+                .filter(|wire| self.is_way(*wire))
+                .max();
+            let state = &mut self.net.nodes[node];
+            if wire.is_none() || state.way != wire {
+                state.way_since = wire.map(|_| self.net.now);
+            }
+            state.way = wire;
+        }
+    }
+
+    /// Both ends are there and nothing is wrong with what is between them.
+    fn is_way(&self, wire: usize) -> bool {
+        let wire = &self.net.wires[wire];
+        let linked = wire
+            .ends
+            .iter()
+            .all(|end| end.host.is_some() && end.link.is_some() && !end.deaf && !end.mute);
+        linked && !wire.base && wire.is_flowing(self.net.now, self.shape_of(wire.node))
+    }
+
+    /// What became of a stream that could have been resumed, if it shouldn't have.
+    pub(crate) fn check_resumed(&mut self, id: FlowId) -> Option<String> {
+        let flow = &self.net.flows[id];
+        let due = self.config.streams.resume
+            && self.may_go_on(flow)
+            && flow.status == Some(200)
+            && flow.is_benign();
+        if !due {
+            return None;
+        }
+        if flow.records == [Some(Reason::Done); 2] && flow.is_complete() {
+            self.net.cover.hit(match flow.resumed {
+                0 => "complete, never resumed",
+                1 | 2 => "complete, resumed once",
+                _ => "complete, resumed more than once",
+            });
+            return None;
+        }
+        Some(String::from("a stream that could have gone on has not"))
+    }
+
+    /// Both of its processes live, and neither has given it up.
+    pub(crate) fn may_go_on(&self, flow: &Flow) -> bool {
+        let harmed = matches!(flow.excuse, Some("rogue" | "client left" | "no replica"));
+        !flow.base
+            && !flow.stray
+            && !flow.orphaned
+            && !flow.expired
+            && !harmed
+            && flow.fatal.is_none()
+    }
+}
+
+impl<M: Machine> Host<M> {
+    /// The grace is over: it began when the way was lost, and no way was there for a while before its end.
+    pub(crate) fn check_grace(&self, net: &mut Net, flow: FlowId, since: Option<Nanos>) {
+        net.cover.hit("grace expired");
+        let (now, side) = (net.clock(self.proc).as_nanos(), self.side());
+        let open_for = net.way_open_for(self.node);
+        let of = &mut net.flows[flow];
+        of.expired = true;
+        let early_detached = of.detached_early;
+        let other_lives = of.records[1 - side].is_none() && !of.orphaned;
+        if of.excuse == Some("rogue") || of.fatal.is_some() || of.told_expired[1 - side] {
+            return;
+        }
+        // The acceptor has a grace of its own for an opener that has not been heard since `connected`.
+        let (least, most) = match side {
+            TARGET => (
+                self.grace.min(self.grace_unheard),
+                self.grace.max(self.grace_unheard),
+            ),
+            _ => (self.grace, self.grace),
+        };
+        let waited = since.map_or(0, |since| now.saturating_sub(since));
+        let slack = 3 * self.habits.lag + 10 * MS; // It is told late.
+        // Its end is told when `closed` has left.
+        let late = waited > most + slack + 5 * SEC && !net.stood_still && !early_detached;
+        let early = waited + slack < least && !(net.leapt && self.habits.lag > 0);
+        if early || late {
+            net.fail("grace", || {
+                format!("flow {flow} side {side}: expired after {waited}, not {least} to {most} ns")
+            });
+        } else if open_for > RESUMES_WITHIN && other_lives {
+            net.fail("resumption", || {
+                format!("flow {flow} side {side}: expired with a way for {open_for} ns")
+            });
+        }
+    }
+}
+
+/// How long a stream is kept, of a configuration.
+pub(crate) fn graces(config: &proto_core::Config) -> [Nanos; 2] {
+    [config.streams.grace, config.streams.grace_unheard].map(nanos)
+}
