@@ -57,7 +57,7 @@ impl Default for StreamConfig {
             window_bytes_min: 64 * 1024,
             window_bytes_max: 16 * 1024 * 1024,
             idle_timeout: Duration::ZERO,
-            resume: false,
+            resume: true,
             grace: Duration::from_secs(300),
             grace_unheard: Duration::from_secs(10),
             resume_timeout: Duration::from_secs(5),
