@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
 use crate::binaries::program;
+use crate::wait::{secs, wait_until};
 
 /// A network namespace. It goes with the value and the processes in it.
 #[derive(Debug)]
@@ -109,12 +110,13 @@ impl Namespace {
     }
 
     #[track_caller]
-    fn run(&self, name: &str, package: &str, line: &str) {
+    fn run(&self, name: &str, package: &str, line: &str) -> String {
         let mut command = Command::new(program(name, package));
         command.args(line.split_whitespace());
         let output = self.enter(|| command.output().unwrap());
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} {line}: {text}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 
@@ -151,6 +153,11 @@ impl Networks {
         for number in 1..=REPLICAS {
             cloud.ip(&format!("addr add {}/32 dev lo", replica_address(number)));
         }
+        // The kernel tells of a carrier with a delay: that must not be the first thing that happens in a test.
+        wait_until("the edge's line is up", secs(10), || {
+            let shown = edge.run("ip", "iproute2", &format!("-brief link show dev {LINE}"));
+            shown.split_whitespace().any(|word| word == "UP")
+        });
         edge.iptables(&format!(
             "-A INPUT -i {LINE} -m conntrack --ctstate NEW,INVALID -j DROP"
         ));
