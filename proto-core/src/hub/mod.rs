@@ -135,8 +135,7 @@ impl NodeHub {
             },
         );
         let Some(stream) = admitted else {
-            self.mux.event(Event::Refused(Reason::OverLimit));
-            self.reply(id, Some(Reason::OverLimit), now);
+            self.reply(id, Some(Reason::OverLimit), now); // By which it is counted.
             self.mux.event(Event::StreamEnded(StreamRecord {
                 reason: Reason::OverLimit,
                 ..self.refused_record(id, &open, now)

@@ -447,6 +447,8 @@ fn base_failure(text: &[u8]) -> Reason {
         Reason::DialTimeout
     } else if says("no such host") || says("name-not-found") {
         Reason::NameNotFound
+    } else if says("over-limit") {
+        Reason::OverLimit
     } else if says("forbidden") {
         Reason::TargetForbidden
     } else {
