@@ -331,7 +331,9 @@ impl<M: End> Play<M> {
                 Output::TransmitReady(_)
                 | Output::LinkReadable(_)
                 | Output::Local(_)
-                | Output::Event(_) => {}
+                | Output::Event(_)
+                | Output::Cluster(_)
+                | Output::Client(_) => {}
                 Output::EndLink { link, .. } => {
                     self.links.remove(&link);
                 }

@@ -31,6 +31,8 @@ pub struct StreamConfig {
     pub grace_unheard: Duration,
     /// Opener: after so long without an answer a `resume` is sent again.
     pub resume_timeout: Duration,
+    /// Bytes unacked for so long on a live link: the stream counts as detached.
+    pub unacked_timeout: Duration,
     /// Opener: how long a stream of an edge process that is gone is kept, where another has taken its place.
     pub orphan_grace: Duration,
     /// Opener: how long the edge may take to answer `connecting`.
@@ -61,6 +63,7 @@ impl Default for StreamConfig {
             grace: Duration::from_secs(300),
             grace_unheard: Duration::from_secs(10),
             resume_timeout: Duration::from_secs(5),
+            unacked_timeout: Duration::from_secs(15),
             orphan_grace: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_millis(4500),
@@ -95,6 +98,8 @@ pub struct LinkConfig {
     pub pending_per_node_max: usize,
     /// Answers to messages that belong to no stream; more are dropped.
     pub answers_max: usize,
+    /// How long what drains goes on for the streams that it has.
+    pub drain_max: Duration,
 }
 
 impl Default for LinkConfig {
@@ -109,6 +114,7 @@ impl Default for LinkConfig {
             streams_per_link_max: 1024,
             pending_per_node_max: 128,
             answers_max: 128,
+            drain_max: Duration::from_secs(300),
         }
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! # The contract with a driver
 //!
-//! - A [`NodeHub`] owns one node's links and streams at a replica, an [`Edge`] those of an edge. Both are a [`Machine`]:
-//!   one driver serves either. [`Cloud`] decides what concerns the whole replica and carries no data.
+//! - A [`NodeHub`] owns one node's links and streams at a replica, an [`Edge`] those of an edge, a [`Client`] those
+//!   of the operator's command. Each is a [`Machine`]: one driver serves any. [`Cloud`] decides what concerns the whole replica and carries no data.
 //! - Inputs are facts with the time they are known at; they never fail and return no verdict to act on.
 //! - Outputs are pulled. What needs room in the transport (`poll_transmit`) is pulled when there is room; what must
 //!   always be heard (`poll_output`) is drained after every input; time (`deadline`) is asked last.
@@ -28,6 +28,7 @@ extern crate alloc;
 
 pub mod auth;
 pub mod budget;
+pub mod client;
 pub mod cloud;
 pub mod config;
 pub mod connect;
@@ -47,9 +48,11 @@ pub mod replica;
 mod stream;
 pub mod target;
 pub mod time;
+mod uplink;
 pub mod wire;
 
 pub use budget::Budget;
+pub use client::Client;
 pub use cloud::Cloud;
 pub use config::Config;
 pub use edge::Edge;

@@ -88,8 +88,45 @@ pub enum Output {
     Connect(ConnectAttempt),
     /// Something between this replica and the others.
     Cluster(ClusterOutput),
+    /// Something that the operator's command is to hear.
+    Client(ClientOutput),
     /// Something that logs, metrics and audit records tell.
     Event(Event),
+}
+
+/// What a client tells whoever asked it for streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientOutput {
+    /// The target has been dialed.
+    Opened {
+        /// The stream that was asked for.
+        id: StreamId,
+    },
+    /// There will be no stream.
+    NotOpened {
+        /// The one that was asked for.
+        id: StreamId,
+        /// Why.
+        why: NotOpened,
+    },
+    /// Streams have stood still for long enough to say so: there is no link.
+    Reconnecting,
+    /// They move again.
+    Back,
+}
+
+/// Why a client has no stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// The cloud can't be reached: what became of the last try.
+    NoLink(LinkLoss),
+    /// The cloud or the edge has said no.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// A replica's own words, printable; empty: it has none.
+        text: String,
+    },
 }
 
 /// What a replica's machines want of the part that knows the other replicas and the registry.
@@ -181,6 +218,13 @@ pub struct ConnectAttempt {
     pub instance: Instance,
     /// Whether to ask for version 1.
     pub version_1: bool,
+    /// This process leaves: the metadata `tunnel-draining: 1` says so, before the first message could.
+    pub draining: bool,
+    /// How long the whole of it may take, up to the request.
+    pub patience: Duration,
+    /// Streams wait: what has had no answer for so long is tried again beside the first, and the first that succeeds
+    /// counts.
+    pub knock_again: Option<Duration>,
 }
 
 /// gRPC's status codes that a machine may end a link with.
@@ -267,7 +311,7 @@ pub enum Timer {
     Link(LinkId),
     /// A stream's ack, answer, idleness.
     Stream(StreamId),
-    /// An edge's next try to connect.
+    /// The links to the cloud: the next try to connect, leaving one for another, the process's end.
     Reconnect,
 }
 

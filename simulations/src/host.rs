@@ -513,6 +513,7 @@ impl<M: Machine> Host<M> {
                 self.attempt = Some(attempt);
             }
             Output::Event(event) => self.tell(net, event),
+            Output::Client(_) => {}
             Output::Cluster(_) => {} // One replica: there is nobody to tell.
         }
     }

@@ -107,7 +107,8 @@ impl<M: Machine> Host<M> {
             } => nanos(pushback),
             _ => self.reconnect_min,
         };
-        if pause + 2 * self.habits.lag + MS < least {
+        // Where a rogue says `drain`, the pause began with that, before the link was lost.
+        if pause + 2 * self.habits.lag + MS < least && !self.by_rogue(net) {
             net.fail("backoff", || {
                 format!("node {}: {pause} ns after {why:?}", self.node)
             });

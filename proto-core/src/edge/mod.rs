@@ -1,45 +1,30 @@
 //! The edge: keeps a link to the cloud, and takes the streams that come by it to where they are allowed to go.
 
-pub(crate) mod backoff;
-
-pub use backoff::Reconnect;
+pub use crate::uplink::{DialectChoice, Reconnect};
 
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::instance::Instance;
-use crate::link::NewLink;
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux};
 use crate::name::NodeName;
 use crate::output::{
-    AttemptId, ConnectAttempt, Deadline, Event, GrpcCode, LinkEnd, LinkId, LinkInfo, LinkKind,
-    LinkLoss, Output, StreamId, StreamInfo, Timer,
+    AttemptId, Deadline, Event, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::stream::Role;
 use crate::target::Targets;
 use crate::time::Instant;
-use crate::wire::Dialect;
+use crate::uplink::{UplinkSettings, Uplinks};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use backoff::Backoff;
 use bytes::Bytes;
 use core::net::IpAddr;
-use rand_core::Rng;
+use core::time::Duration;
 
-/// Which dialect an edge asks its cloud for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DialectChoice {
-    /// Version 1 if the cloud answers with it, else base.
-    #[default]
-    Auto,
-    /// Base, whatever the cloud could do.
-    Base,
-    /// Version 1 or no link.
-    V1,
-}
+/// How long the last words of streams that are ended may take to reach the transport.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What an edge is told at its start.
 #[derive(Clone, Debug)]
@@ -58,32 +43,24 @@ pub struct EdgeConfig {
     pub limits: Config,
 }
 
-/// How far the uplink is.
+/// How far its end is. In each, it is down once no stream is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Uplink {
-    /// Waits for the next try.
-    Pause(Instant),
-    /// The driver is connecting.
-    Connecting(AttemptId),
-    /// The request was sent; its response's headers are awaited.
-    Started(LinkId),
-    Up(LinkId),
-    /// The edge ends.
-    Down,
+enum End {
+    /// It goes on.
+    None,
+    /// Its streams are kept until they end, or until `until`.
+    Drains { since: Instant, until: Instant },
+    /// Its streams were ended; they have until `until` to say so.
+    Ends { since: Instant, until: Instant },
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Edge {
-    node: NodeName,
-    addresses: usize,
-    address: usize,
     targets: Targets,
     own_addresses: Vec<IpAddr>,
-    dialect: DialectChoice,
-    instance: Instance,
-    backoff: Backoff,
-    uplink: Uplink,
+    uplinks: Uplinks,
+    end: End,
     mux: Mux,
 }
 
@@ -91,27 +68,29 @@ impl Edge {
     /// An edge that is about to connect. `seed` is drawn from the system.
     pub fn new(config: EdgeConfig, budget: Budget, seed: [u8; 32], now: Instant) -> Edge {
         let mut mux = Mux::new(Role::Acceptor, Arc::new(config.limits), budget, seed);
-        let addresses = config.addresses.max(1);
-        let mut edge = Edge {
-            node: config.node,
-            addresses,
-            // Thousands of edges with one list must not all begin with its first.
-            address: usize::try_from(mux.rng.next_u32()).unwrap_or(0) % addresses,
+        let settings = UplinkSettings {
+            addresses: config.addresses,
+            reconnect: config.reconnect,
+            dialect: config.dialect,
+            node: config.node.to_string(),
+        };
+        Edge {
             targets: config.targets,
             own_addresses: Vec::new(),
-            dialect: config.dialect,
-            instance: Instance::random(&mut mux.rng),
-            backoff: Backoff::new(config.reconnect),
-            uplink: Uplink::Pause(now),
+            uplinks: Uplinks::new(settings, &mut mux, now),
+            end: End::None,
             mux,
-        };
-        edge.connect();
-        edge
+        }
     }
 
-    /// Whether the link to the cloud is up.
+    /// Whether a link to the cloud is up.
     pub fn is_linked(&self) -> bool {
-        matches!(self.uplink, Uplink::Up(_))
+        self.uplinks.is_up()
+    }
+
+    /// Whether it has ended, for good: after `shut_down`, or after `drain` once its streams have ended.
+    pub fn has_ended(&self) -> bool {
+        self.uplinks.is_down()
     }
 
     /// The request of an attempt was sent. From now on the link may be asked what to transmit.
@@ -121,54 +100,23 @@ impl Edge {
         remote: String,
         now: Instant,
     ) -> Option<LinkId> {
-        if self.uplink != Uplink::Connecting(attempt) {
-            return None;
-        }
-        let new = NewLink {
-            kind: LinkKind::Uplink,
-            dialect: None,
-            node: self.node.to_string(),
-            instance: Some(self.instance.clone()),
-            remote,
-            user: String::new(),
-        };
-        let link = self.mux.add_link(new, now);
-        self.uplink = Uplink::Started(link);
-        Some(link)
+        self.uplinks.started(&mut self.mux, attempt, remote, now)
     }
 
     /// The response's headers are here, with `tunnel-protocol: 1` or without it.
     pub fn link_established(&mut self, link: LinkId, version_1: bool, now: Instant) {
-        if self.uplink != Uplink::Started(link) {
-            return;
-        }
-        if self.dialect == DialectChoice::V1 && !version_1 {
-            let end = LinkEnd {
-                code: GrpcCode::Ok,
-                text: "the cloud does not speak version 1",
-            };
-            return self.mux.end_link(link, end, LinkLoss::Fault, now);
-        }
-        self.uplink = Uplink::Up(link);
-        let dialect = match version_1 && self.dialect != DialectChoice::Base {
-            true => Dialect::V1,
-            false => Dialect::Base,
-        };
-        self.mux.establish_link(link, dialect, now);
+        self.uplinks
+            .established(&mut self.mux, link, version_1, now);
     }
 
     /// An attempt came to nothing.
     pub fn connect_failed(&mut self, attempt: AttemptId, why: LinkLoss, now: Instant) {
-        if self.uplink == Uplink::Connecting(attempt) {
-            self.pause(why, now);
-        }
+        self.uplinks.failed(&mut self.mux, attempt, why, now);
     }
 
-    /// The machine's network changed: the next try comes at once.
+    /// The machine's network changed: the next try comes at once, and a link that is up has to show that it still is.
     pub fn network_changed(&mut self, now: Instant) {
-        if let Uplink::Pause(_) = self.uplink {
-            self.uplink = Uplink::Pause(now);
-        }
+        self.uplinks.network_changed(&mut self.mux, now);
     }
 
     /// Replaces what may be dialed. Streams that are open stay.
@@ -181,48 +129,61 @@ impl Edge {
         self.own_addresses = addresses;
     }
 
-    /// Ends the streams and the link, for good.
+    /// Leaves in good order: takes no new streams, keeps those that it has, and a link for them, until they end or
+    /// `drain_max` is over, and then ends by itself. Said a second time, it ends now.
+    pub fn drain(&mut self, now: Instant) {
+        if self.end != End::None {
+            return self.shut_down(now);
+        }
+        self.end = End::Drains {
+            since: now,
+            until: now + self.mux.config.links.drain_max,
+        };
+        self.mux.leave();
+    }
+
+    /// Ends the streams and the links, for good.
     pub fn shut_down(&mut self, now: Instant) {
+        if matches!(self.end, End::Ends { .. }) {
+            return;
+        }
+        self.end = End::Ends {
+            since: now,
+            until: now + LAST_WORDS,
+        };
+        self.mux.leave();
         for id in self.mux.stream_ids() {
             self.mux.fail(id, Reason::Draining, now);
         }
-        if let Uplink::Up(link) | Uplink::Started(link) = self.uplink {
-            let end = LinkEnd {
-                code: GrpcCode::Ok,
-                text: "the edge shuts down",
-            };
-            self.mux.end_link(link, end, LinkLoss::ShutDown, now);
+        self.finish(now);
+    }
+
+    /// Leaves the links once there is nothing more to wait for.
+    fn finish(&mut self, now: Instant) {
+        if self.is_finished(now) && !self.uplinks.is_down() {
+            self.uplinks
+                .shut_down(&mut self.mux, "the edge has ended", now);
         }
-        self.uplink = Uplink::Down;
     }
 
-    fn connect(&mut self) {
-        self.instance = self.instance.next();
-        let attempt = AttemptId(self.mux.fresh_id());
-        self.uplink = Uplink::Connecting(attempt);
-        self.address = (self.address + 1) % self.addresses;
-        self.mux.emit(Output::Connect(ConnectAttempt {
-            attempt,
-            address: self.address,
-            instance: self.instance.clone(),
-            version_1: self.dialect != DialectChoice::Base,
-        }));
-    }
-
-    fn pause(&mut self, why: LinkLoss, now: Instant) {
-        let retry_in = self.backoff.pause(why, &mut self.mux.rng);
-        self.uplink = Uplink::Pause(now + retry_in);
-        self.mux.event(Event::ConnectFailed { why, retry_in });
-    }
-
-    /// A link ended, at whichever side: the next is due after a pause.
-    fn uplink_ended(&mut self, link: LinkId, up_at: Instant, why: LinkLoss, now: Instant) {
-        if self.uplink == Uplink::Up(link) {
-            self.backoff.held(up_at, now);
-        } else if self.uplink != Uplink::Started(link) {
-            return;
+    fn is_finished(&self, now: Instant) -> bool {
+        match self.end {
+            End::None => false,
+            End::Drains { .. } => self.mux.is_empty(),
+            End::Ends { until, .. } => until <= now || self.mux.is_empty(),
         }
-        self.pause(why, now);
+    }
+
+    fn end_deadline(&self) -> Option<Instant> {
+        match self.end {
+            End::None => None,
+            _ if self.uplinks.is_down() => None,
+            // Which is over: now.
+            End::Drains { since, .. } | End::Ends { since, .. } if self.mux.is_empty() => {
+                Some(since)
+            }
+            End::Drains { until, .. } | End::Ends { until, .. } => Some(until),
+        }
     }
 
     /// A stream asks for an address: it is dialed if that is allowed.
@@ -252,16 +213,16 @@ machine_over_mux!(Edge {
             return;
         };
         self.mux.remove_link(link, why, now);
-        self.uplink_ended(link, up_at, why, now);
+        self.uplinks.lost(&mut self.mux, link, up_at, why, now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.mux.handle_timeout(now);
-        if let Uplink::Pause(until) = self.uplink
-            && until <= now
-        {
-            self.connect();
+        self.uplinks.handle_timeout(&mut self.mux, now);
+        if matches!(self.end, End::Drains { until, .. } if until <= now) {
+            self.shut_down(now);
         }
+        self.finish(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -269,33 +230,32 @@ machine_over_mux!(Edge {
             match self.mux.poll_item()? {
                 Item::Output(output) => return Some(output),
                 Item::Asked(id) => self.asked(id),
+                Item::Drained(link, at) => self.uplinks.drained(&mut self.mux, link, at),
                 Item::LinkEnded {
                     link,
                     up_at,
                     why,
                     now,
-                } => self.uplink_ended(link, up_at, why, now),
-                Item::Opened(..)
+                } => self.uplinks.lost(&mut self.mux, link, up_at, why, now),
+                Item::Said(..)
+                | Item::Opened(..)
                 | Item::OpenFailed(..)
                 | Item::WantsWay(..)
                 | Item::Claimed(..)
                 | Item::WrongWay(..)
                 | Item::Pump(..)
-                | Item::SpliceClosed { .. }
-                | Item::Said(..) => {}
+                | Item::SpliceClosed { .. } => {}
             }
         }
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let reconnect = match self.uplink {
-            Uplink::Pause(at) => Some(Deadline {
-                at,
-                timer: Timer::Reconnect,
-            }),
-            Uplink::Connecting(_) | Uplink::Started(_) | Uplink::Up(_) | Uplink::Down => None,
-        };
-        [self.mux.deadline(), reconnect].into_iter().flatten().min()
+        let own = [self.uplinks.deadline(&self.mux), self.end_deadline()];
+        let own = own.into_iter().flatten().min().map(|at| Deadline {
+            at,
+            timer: Timer::Reconnect,
+        });
+        [self.mux.deadline(), own].into_iter().flatten().min()
     }
 
     fn is_idle(&self) -> bool {

@@ -190,6 +190,12 @@ impl NodeHub {
         self.look_around(now);
     }
 
+    /// An edge leaves: new streams go by other links of its node.
+    pub(super) fn edge_drains(&mut self, link: LinkId) {
+        self.ways.edge_drains(link);
+        self.tell_held();
+    }
+
     /// The other replicas hear of every change of the newest link that is here.
     pub(super) fn tell_held(&mut self) {
         let held = self.ways.newest_edge().map(|(_, held)| Held {

@@ -311,6 +311,7 @@ machine_over_mux!(NodeHub {
                 Item::Claimed(id, at) => self.claimed(id, at),
                 Item::WrongWay(id, link, at) => self.wrong_way(id, link, at),
                 Item::LinkEnded { link, now, .. } => self.link_gone(link, now),
+                Item::Drained(link, _) => self.edge_drains(link),
                 Item::Asked(_) | Item::Said(..) => {}
             }
         }

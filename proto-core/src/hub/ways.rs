@@ -69,6 +69,12 @@ impl Ways {
         self.edges.insert(link, held);
     }
 
+    pub(super) fn edge_drains(&mut self, link: LinkId) {
+        if let Some(held) = self.edges.get_mut(&link) {
+            held.draining = true;
+        }
+    }
+
     /// The latest set-up time that was heard of for this node.
     pub(super) fn latest_ms(&self) -> u64 {
         let own = self.edges.values().map(|held| held.since_ms);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use rand_core::Rng;
 
-/// The first probe goes out this soon when bytes are waiting for an ack: four round trips within these bounds.
+/// The first probe goes out this soon when something waits for an answer: four round trips within these bounds.
 const HASTE_MIN: Duration = Duration::from_millis(250);
 const HASTE_MAX: Duration = Duration::from_millis(500);
 /// While bytes flow the round trip is measured this often: the first one, beside the link's set-up, says little.
@@ -128,7 +128,7 @@ impl Heartbeat {
         self.took_at = now;
     }
 
-    /// Bytes were sent that the other side has to ack: silence is judged sooner.
+    /// Something was sent that the other side has to answer: silence is judged sooner.
     pub(crate) fn awaits_ack(&mut self, now: Instant) {
         if self.mode != Mode::V1 {
             return;
@@ -143,6 +143,25 @@ impl Heartbeat {
         if self.probes > 0 || self.waiting_since.is_some() {
             return;
         }
+        self.hurry(now);
+    }
+
+    /// Something is still waiting for its answer, whatever else was heard.
+    pub(crate) fn still_awaits(&mut self, now: Instant) {
+        if self.mode == Mode::V1 && self.probes == 0 && self.waiting_since.is_none() {
+            self.hurry(now);
+        }
+    }
+
+    /// There is a reason to believe that the link is gone: it has to show that it isn't.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if self.mode == Mode::V1 && self.probes == 0 {
+            self.due = true;
+            self.hurry(now);
+        }
+    }
+
+    fn hurry(&mut self, now: Instant) {
         self.waiting_since = Some(now);
         let haste = self.round_trip.map_or(HASTE_MAX, |round_trip| {
             (round_trip * 4).clamp(HASTE_MIN, HASTE_MAX)

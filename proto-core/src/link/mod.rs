@@ -58,6 +58,8 @@ pub(crate) struct Link {
     /// What its streams may have under way towards this end.
     pub(crate) window: SharedWindow,
     pub(crate) streams: BTreeSet<StreamId>,
+    /// Those of them that wait for an answer: a link that swallows it is to be found out soon.
+    pub(crate) waiting: BTreeSet<StreamId>,
     /// Answers to messages that belong to no stream. Bounded.
     answers: VecDeque<StreamMsg>,
     answers_max: usize,
@@ -91,6 +93,7 @@ impl Link {
             schedule: Schedule::default(),
             window: SharedWindow::new(config.streams.window_bytes_min, now),
             streams: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             answers: VecDeque::new(),
             answers_max: config.links.answers_max,
             lost: BTreeMap::new(),

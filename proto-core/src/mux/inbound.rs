@@ -16,6 +16,9 @@ use crate::time::Instant;
 use crate::wire::{self, CATEGORY_LINK, Dialect, HEARTBEAT_BYTES_MAX, Kind};
 use alloc::string::String;
 
+/// The most that is kept of a replica's words.
+const SAID_BYTES_MAX: usize = 200;
+
 impl Mux {
     pub(crate) fn handle_message(&mut self, id: LinkId, msg: StreamMsg, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else {
@@ -44,6 +47,11 @@ impl Mux {
             }
         } else {
             self.event(Event::Ignored("another node"));
+        }
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.waiting.is_empty()
+        {
+            link.heartbeat.still_awaits(now);
         }
         self.settle_link(id);
     }
@@ -87,7 +95,9 @@ impl Mux {
                 }
             }
             (Dialect::V1, Kind::Drain, _) => {
-                link.draining = true;
+                if !core::mem::replace(&mut link.draining, true) {
+                    self.items.push_back(Item::Drained(id, now));
+                }
             }
             (Dialect::V1, Kind::Here | Kind::Gone, _) if link.kind == LinkKind::ControlIn => {
                 self.items.push_back(Item::Said(id, msg));
@@ -137,9 +147,9 @@ impl Mux {
             (Some(id), Kind::Connecting | Kind::Resume) => {
                 self.handle_again(link, id, kind, &msg, now);
             }
-            (None, Kind::Resume) => self.handle_late(link, &topic, kind, &msg),
+            (None, Kind::Resume) => self.handle_late(link, &topic, kind, &msg, now),
             (None, Kind::Closed) => {
-                self.last_words.free(&topic);
+                self.last_words.free(&topic, now);
             }
             (None, _) => self.handle_routeless(link, kind, &msg),
             (Some(id), kind) => self.handle_known(link, id, kind, msg, now),
@@ -187,6 +197,9 @@ impl Mux {
         if entry.link != Some(link) || entry.stream.epoch() != msg.epoch {
             return self.event(Event::Ignored("another attachment"));
         }
+        let (is_uplink, leaves) = self.links.get(&link).map_or((false, false), |link| {
+            (link.kind == LinkKind::Uplink, link.draining)
+        });
         let stream = &mut entry.stream;
         if stream.ended().is_some() {
             if kind == Kind::Closed {
@@ -197,6 +210,9 @@ impl Mux {
         let result = match kind {
             Kind::Connected => {
                 stream.set_instance(String::from_utf8_lossy(&msg.data).into_owned());
+                if is_uplink {
+                    stream.identity.node = msg.node; // The replica knows how the edge spells it.
+                }
                 stream.connected(msg.ack, msg.limit, now).map(|_| ())
             }
             Kind::Resumed => match stream.resumed(&msg, now) {
@@ -206,8 +222,14 @@ impl Mux {
             },
             Kind::ConnectFailed => {
                 let reason = failure(msg.code);
+                if is_uplink && leaves && reason == Reason::Draining {
+                    return self.detach(id, reason, now); // Its successor is on its way.
+                }
+                if is_uplink {
+                    self.said.insert(id, printable(&msg.data));
+                }
                 let elsewhere = matches!(reason, Reason::NodeOffline | Reason::Draining);
-                if elsewhere && stream.phase() == Phase::Opening {
+                if elsewhere && !is_uplink && stream.phase() == Phase::Opening {
                     return self.wrong_way_of(id, link, now);
                 }
                 stream.cut(reason);
@@ -215,13 +237,13 @@ impl Mux {
             }
             Kind::Content => stream
                 .content(msg.offset, msg.data, now)
-                .and_then(|()| stream.acked(msg.ack, msg.limit))
+                .and_then(|()| stream.acked(msg.ack, msg.limit, now))
                 .map(|()| {
                     if msg.want_ack {
                         stream.receive.ack_now(now);
                     }
                 }),
-            Kind::Window => stream.acked(msg.ack, msg.limit),
+            Kind::Window => stream.acked(msg.ack, msg.limit, now),
             Kind::Eof => stream.peer_ended(msg.offset, now),
             Kind::Closed => {
                 stream.closed(Reason::from_code(msg.code).unwrap_or(Reason::ProtocolError));
@@ -248,8 +270,8 @@ impl Mux {
         let Some(key) = Key::from_wire(&msg.key).filter(|_| msg.epoch > 0) else {
             return self.refuse(link, Kind::Connecting, &msg, Reason::ProtocolError);
         };
-        if self.last_words.find(&topic).is_some() {
-            return self.handle_late(link, &topic, Kind::Connecting, &msg);
+        if self.last_words.find(&topic, now).is_some() {
+            return self.handle_late(link, &topic, Kind::Connecting, &msg, now);
         }
         let _ = self.accept(link, topic, key, msg, now);
     }
@@ -266,6 +288,11 @@ impl Mux {
         if !wire::may_ask(&msg) {
             self.event(Event::Refused(Reason::ProtocolError));
             self.refuse(link_id, Kind::Connecting, &msg, Reason::ProtocolError);
+            return None;
+        }
+        if self.leaving {
+            self.event(Event::Refused(Reason::Draining));
+            self.refuse(link_id, Kind::Connecting, &msg, Reason::Draining);
             return None;
         }
         let limits = &self.config.links;
@@ -435,6 +462,18 @@ impl Mux {
 fn failure(code: u32) -> Reason {
     let reason = Reason::from_code(code).filter(|reason| *reason != Reason::Done);
     reason.unwrap_or(Reason::LocalError)
+}
+
+/// A replica's words as people may be shown them: one line, printable, not too long.
+fn printable(text: &[u8]) -> String {
+    let shown = |byte: u8| match byte {
+        b' '..=b'~' => char::from(byte),
+        _ => '?',
+    };
+    text.iter()
+        .take(SAID_BYTES_MAX)
+        .map(|byte| shown(*byte))
+        .collect()
 }
 
 /// What a base edge's error text means: its words are its language's own, and only their sense is used.

@@ -13,6 +13,7 @@ mod relay;
 mod resume;
 mod splice;
 mod timers;
+mod uplinks;
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -66,6 +67,8 @@ pub(crate) enum Item {
     },
     /// Peers: `here` or `gone`.
     Said(LinkId, StreamMsg),
+    /// The other side of a link leaves.
+    Drained(LinkId, Instant),
     /// Acceptor: a stream asks for this address.
     Asked(StreamId),
     /// This end has ended a link.
@@ -136,6 +139,10 @@ pub(crate) struct Mux {
     items: VecDeque<Item>,
     timers: BTreeSet<(Instant, Timer)>,
     next_id: u64,
+    /// Opener: what was said where a stream was refused.
+    said: BTreeMap<StreamId, String>,
+    /// This process leaves: it takes no new streams.
+    leaving: bool,
 }
 
 impl Mux {
@@ -153,6 +160,8 @@ impl Mux {
             items: VecDeque::new(),
             timers: BTreeSet::new(),
             next_id: 0,
+            said: BTreeMap::new(),
+            leaving: false,
         }
     }
 
@@ -218,6 +227,9 @@ impl Mux {
             return;
         };
         link.establish(dialect, now);
+        if self.leaving {
+            link.send_drain();
+        }
         let kind = link.kind;
         self.event(Event::LinkUp {
             link: id,
@@ -448,6 +460,11 @@ impl Mux {
                 self.items
                     .push_back(Item::Output(Output::TransmitReady(link_id)));
             }
+            if entry.stream.awaits_answer() {
+                link.waiting.insert(id);
+            } else {
+                link.waiting.remove(&id);
+            }
             if entry.stream.is_full() {
                 link.full.insert(id);
             } else if link.full.remove(&id) && link.full.is_empty() {
@@ -527,6 +544,7 @@ fn leave(
         return;
     };
     link.streams.remove(&id);
+    link.waiting.remove(&id);
     if link.full.remove(&id) && link.full.is_empty() {
         items.push_back(Item::Output(Output::LinkReadable(link_id)));
     }

@@ -37,6 +37,11 @@ impl Mux {
             }
             let msg = entry.stream.next_control(now);
             self.settle(stream, now);
+            if let Some(link) = self.links.get_mut(&id)
+                && link.waiting.contains(&stream)
+            {
+                link.heartbeat.still_awaits(now);
+            }
             if msg.is_some() {
                 return msg;
             }
@@ -57,7 +62,7 @@ impl Mux {
                 link.schedule.drop_front();
                 continue;
             }
-            let msg = entry.stream.next_content(bytes_max);
+            let msg = entry.stream.next_content(bytes_max, now);
             let bytes = msg.as_ref().map_or(0, |msg| msg.data.len());
             let more = entry.stream.has_content();
             link.schedule.served(stream, &mut entry.place, bytes, more);

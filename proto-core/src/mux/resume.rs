@@ -156,10 +156,17 @@ impl Mux {
     }
 
     /// Acceptor: `connecting` or `resume` of a stream that isn't here any more.
-    pub(super) fn handle_late(&mut self, link: LinkId, topic: &Topic, kind: Kind, msg: &StreamMsg) {
+    pub(super) fn handle_late(
+        &mut self,
+        link: LinkId,
+        topic: &Topic,
+        kind: Kind,
+        msg: &StreamMsg,
+        now: Instant,
+    ) {
         match self
             .last_words
-            .find(topic)
+            .find(topic, now)
             .and_then(|word| word.answer(kind, msg))
         {
             Some(answer) => self.push_answer(link, answer),

@@ -33,8 +33,8 @@ impl Mux {
             return;
         };
         let kind = Kind::parse(&claim.r#type);
-        if kind == Some(Kind::Resume) || self.last_words.find(&topic).is_some() {
-            return self.handle_late(link, &topic, kind.unwrap_or(Kind::Resume), &claim);
+        if kind == Some(Kind::Resume) || self.last_words.find(&topic, now).is_some() {
+            return self.handle_late(link, &topic, kind.unwrap_or(Kind::Resume), &claim, now);
         }
         let Some(key) = Key::from_wire(&claim.key) else {
             return self.refuse(link, Kind::Connecting, &claim, Reason::ProtocolError);

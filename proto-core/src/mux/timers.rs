@@ -14,6 +14,7 @@ impl Mux {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.last_words.expire(now);
         while let Some(&(at, timer)) = self.timers.first() {
             if at > now {
                 return;

@@ -10,7 +10,6 @@ mod tests;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::edge::Reconnect;
-use crate::edge::backoff::Backoff;
 use crate::link::NewLink;
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux};
@@ -24,6 +23,7 @@ use crate::reason::Reason;
 use crate::replica::{Held, ReplicaId};
 use crate::stream::Role;
 use crate::time::Instant;
+use crate::uplink::backoff::Backoff;
 use crate::wire::Dialect;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -251,7 +251,7 @@ impl Peers {
         let Some(address) = self.addresses.get_mut(name) else {
             return;
         };
-        let retry_in = address.backoff.pause(why, &mut self.mux.rng);
+        let retry_in = address.backoff.pause(why, false, &mut self.mux.rng);
         address.reach = Reach::Pause(now + retry_in);
         if !address.is_wanted() {
             self.addresses.remove(name);
@@ -365,6 +365,7 @@ machine_over_mux!(Peers {
                     now,
                 } => self.link_ended(link, up_at, why, now),
                 Item::Asked(_)
+                | Item::Drained(..)
                 | Item::Opened(..)
                 | Item::OpenFailed(..)
                 | Item::WantsWay(..)

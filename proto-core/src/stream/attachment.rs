@@ -40,6 +40,8 @@ pub(super) struct Attachment {
     instance: String,
     /// Opener: another edge process has taken its place since then.
     orphaned_at: Option<Instant>,
+    /// Something that was sent on this attachment has had no ack since then, and none came for anything else.
+    unacked_since: Option<Instant>,
     /// Acceptor: something has come from an opener that was told `connected`.
     heard: bool,
 }
@@ -61,6 +63,7 @@ impl Stream {
         }
         self.attachment.detached_at.get_or_insert(now);
         self.attachment.asked_at = None;
+        self.attachment.unacked_since = None;
         self.introduced = false;
         self.introduction_due = false;
     }
@@ -117,6 +120,7 @@ impl Stream {
         self.asked_at.get_or_insert(now);
         let attachment = &mut self.attachment;
         attachment.retry_at = None;
+        attachment.unacked_since = None;
         if self.connected_at.is_some() {
             attachment.introduction = Introduction::Resume;
             attachment.asked_at = Some(now);
@@ -172,6 +176,7 @@ impl Stream {
         self.introduction_due = self.phase != Phase::Opening;
         self.attachment.introduction = introduction;
         self.attachment.detached_at = None;
+        self.attachment.unacked_since = None;
         self.attachment.heard = true;
         Resumption {
             stalled: Duration::ZERO,
@@ -209,6 +214,38 @@ impl Stream {
         Ok(Some(resumption))
     }
 
+    /// Something is sent that the other side has to ack.
+    pub(super) fn await_ack(&mut self, now: Instant) {
+        if self.dialect == Dialect::V1 {
+            self.attachment.unacked_since.get_or_insert(now);
+        }
+    }
+
+    /// An ack came that is higher than those before it.
+    pub(super) fn ack_moved(&mut self, now: Instant) {
+        self.attachment.unacked_since = self.replay.is_unacked().then_some(now);
+    }
+
+    /// Something that was sent by its link has no answer yet.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        if self.dialect == Dialect::Base || self.ended().is_some() || self.introduction_due {
+            return false;
+        }
+        let asks = self.attachment.asked_at.is_some()
+            || self.role == Role::Opener && self.phase == Phase::Opening && self.introduced;
+        asks || self.introduced && self.replay.is_unacked()
+    }
+
+    /// When "bytes unacked for 15 s on a live link" make the stream count as detached: an opener looks for another way
+    /// then, an acceptor is done with waiting for one after the grace.
+    fn unacked_deadline(&self, config: &StreamConfig) -> Option<Instant> {
+        let counts = self.attachment.unacked_since? + config.unacked_timeout;
+        match self.role {
+            Role::Opener => config.resume.then_some(counts),
+            Role::Acceptor => Some(counts + config.grace),
+        }
+    }
+
     fn stalled(&self, now: Instant) -> Duration {
         self.attachment
             .detached_at
@@ -241,6 +278,7 @@ impl Stream {
         let attachment = &self.attachment;
         let grace = self.grace(config);
         [
+            self.unacked_deadline(config),
             attachment.detached_at.map(|since| since + grace),
             attachment
                 .asked_at
@@ -261,7 +299,10 @@ impl Stream {
             |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= now);
         let attachment = &self.attachment;
         let grace = self.grace(config);
-        if is_over(attachment.detached_at, grace) {
+        let stuck = self.unacked_deadline(config).is_some_and(|at| at <= now);
+        if stuck && self.role == Role::Opener {
+            self.detach(now);
+        } else if stuck || is_over(attachment.detached_at, grace) {
             // "If only acks are missing at the grace's end, that is `done` (unconfirmed), no failure."
             let unconfirmed =
                 self.role == Role::Acceptor && self.receive.is_delivered() && self.replay.is_told();

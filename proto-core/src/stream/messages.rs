@@ -41,6 +41,7 @@ impl Stream {
         }
         if self.replay.eof_due() {
             self.replay.eof_sent();
+            self.await_ack(now);
             return Some(StreamMsg {
                 offset: self.replay.end(),
                 ..self.message(Kind::Eof)
@@ -59,11 +60,12 @@ impl Stream {
     }
 
     /// The next content, at most `bytes_max` of payload.
-    pub(crate) fn next_content(&mut self, bytes_max: usize) -> Option<StreamMsg> {
+    pub(crate) fn next_content(&mut self, bytes_max: usize, now: Instant) -> Option<StreamMsg> {
         if !self.has_content() {
             return None;
         }
         let (offset, data) = self.replay.next(bytes_max)?;
+        self.await_ack(now);
         Some(match self.dialect {
             Dialect::V1 => StreamMsg {
                 offset,

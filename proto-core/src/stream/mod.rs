@@ -285,10 +285,14 @@ impl Stream {
         Ok(())
     }
 
-    pub(crate) fn acked(&mut self, ack: u64, limit: u64) -> Result<(), Reason> {
+    pub(crate) fn acked(&mut self, ack: u64, limit: u64, now: Instant) -> Result<(), Reason> {
         self.hear_opener();
+        let before = self.replay.acked();
         self.replay.ack(ack)?;
         self.replay.raise_limit(limit);
+        if self.replay.acked() != before {
+            self.ack_moved(now);
+        }
         Ok(())
     }
 

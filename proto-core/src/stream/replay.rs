@@ -94,6 +94,16 @@ impl Replay {
         self.end - self.acked
     }
 
+    /// How far the other side has acked, its end counting as one.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked + u64::from(self.eof == Eof::Acked)
+    }
+
+    /// Something was sent on this attachment that has no ack yet.
+    pub(crate) fn is_unacked(&self) -> bool {
+        self.sent > self.acked || self.eof == Eof::Sent
+    }
+
     pub(crate) fn push(&mut self, data: Bytes) {
         if data.is_empty() || self.eof != Eof::None {
             return;

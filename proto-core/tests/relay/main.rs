@@ -262,6 +262,7 @@ impl World {
                 }
                 Output::Event(event) => self.log(who).events.push(event),
                 Output::Cluster(wish) => self.cluster(who, wish),
+                Output::Client(_) => {}
             }
         }
     }

@@ -113,7 +113,10 @@ fn drain(machine: &mut impl Machine, sockets: &mut Sockets, log: &mut Log, now: 
             Output::Event(Event::StreamEnded(record)) => log.records.push(record),
             Output::Event(event) => log.events.push(event),
             Output::Connect(attempt) => log.attempts.push(attempt),
-            Output::TransmitReady(_) | Output::LinkReadable(_) | Output::Cluster(_) => {}
+            Output::TransmitReady(_)
+            | Output::LinkReadable(_)
+            | Output::Cluster(_)
+            | Output::Client(_) => {}
         }
     }
     busy

@@ -333,7 +333,7 @@ fn limits_refuse_and_leave_nothing_behind() {
     assert_eq!(world.hub_log.replies.get(&more[2]), Some(&503));
     world.hub.shut_down(world.now);
     world.edge.shut_down(world.now);
-    world.settle();
+    world.pass(Duration::from_secs(1));
     assert!(world.hub.is_idle() && world.edge.is_idle());
     assert_eq!(world.budget.used(), 0);
 }

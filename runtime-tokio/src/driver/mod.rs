@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use proto_core::output::{ClusterOutput, ConnectAttempt};
+use proto_core::output::{ClientOutput, ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Event, Instant, LinkId, Machine, Output, StreamId};
 use tokio::task::JoinSet;
@@ -88,6 +88,8 @@ pub(crate) trait Shell: Send + Unpin + 'static {
     fn connect(&mut self, attempt: ConnectAttempt);
     /// Something between this replica and the others (cloud).
     fn cluster(&mut self, wish: ClusterOutput);
+    /// A client is told something (client).
+    fn told(&mut self, _: ClientOutput) {}
     /// A CONNECT is being answered (cloud).
     fn replied(&mut self, reply: &proto_core::connect::Reply);
     /// A socket was read and written, for metrics.
@@ -210,6 +212,7 @@ impl<S: Shell> Driver<S> {
                 Output::Close { id, reset } => self.close_local(id, reset),
                 Output::Connect(attempt) => self.shell.connect(attempt),
                 Output::Cluster(wish) => self.shell.cluster(wish),
+                Output::Client(told) => self.shell.told(told),
                 Output::Event(event) => self.shell.event(&self.machine, event),
             }
         }
