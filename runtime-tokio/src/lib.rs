@@ -11,6 +11,7 @@ pub mod lanes;
 pub mod metrics;
 pub mod net;
 mod record;
+pub mod uplink;
 
 /// What a machine's generator starts from. Topics and keys are secrets, so it comes from the system.
 fn seed() -> [u8; 32] {

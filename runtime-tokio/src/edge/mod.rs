@@ -1,12 +1,10 @@
 //! The edge on tokio, on one thread: its link, its sockets, its admin pages.
-mod connect;
 mod dial;
 mod shell;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proto_core::auth::EdgeBearer;
@@ -21,19 +19,9 @@ use crate::admin::{self, Answer, Source, api};
 use crate::clock::Clock;
 use crate::driver::{Driver, Install, Mailbox};
 use crate::metrics::Metrics;
-use crate::net::changes::NetworkChanges;
 use crate::net::options;
-use connect::Connector;
+use crate::uplink::{CloudAddresses, Connector, Credential, FIELDS_BYTES_MAX, follow_network};
 use shell::EdgeShell;
-
-/// Where the cloud is.
-#[derive(Clone, Debug)]
-pub struct CloudAddresses {
-    /// `host:port` of each.
-    pub addresses: Vec<String>,
-    /// The name that its certificate must have; none: the address's host.
-    pub server_name: Option<String>,
-}
 
 /// What an edge is told at its start, and how it is told of what changes.
 pub struct Settings {
@@ -59,7 +47,6 @@ pub struct Settings {
 pub struct Running {
     mailbox: Arc<Mailbox<Edge>>,
     driver: JoinHandle<()>,
-    ends: Arc<AtomicBool>,
     tasks: JoinSet<()>,
     /// Of the admin listener.
     pub admin: Option<SocketAddr>,
@@ -75,15 +62,14 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
         .map(tokio::net::TcpListener::local_addr)
         .transpose()?;
     let (clock, mailbox) = (Clock::start(), Mailbox::new());
-    let ends = Arc::new(AtomicBool::new(false));
     let (tell_linked, linked) = watch::channel(false);
     let node = settings.edge.node.clone();
-    let connector = Connector {
-        cloud: Arc::new(settings.cloud),
-        tls: settings.tls,
-        bearer: settings.bearer,
-        message_bytes_max: settings.edge.limits.links.message_bytes_max + FIELDS_BYTES_MAX,
-    };
+    let connector = Connector::new(
+        settings.cloud,
+        settings.tls,
+        Credential::Edge(settings.bearer),
+        settings.edge.limits.links.message_bytes_max + FIELDS_BYTES_MAX,
+    );
     let machine = Edge::new(
         settings.edge,
         Budget::new(settings.buffers_bytes_max),
@@ -97,7 +83,6 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
         tell_linked,
         settings.metrics.clone(),
         clock,
-        ends.clone(),
     );
     let driver = tokio::spawn(Driver::new(machine, shell, clock, mailbox.clone()).run());
     let mut tasks = JoinSet::new();
@@ -119,21 +104,36 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
     Ok(Running {
         mailbox,
         driver,
-        ends,
         tasks,
         admin: admin_address,
         linked,
     })
 }
 
-/// A message's fields beside its payload: names, a topic, an address, numbers.
-const FIELDS_BYTES_MAX: usize = 2048;
-
 impl Running {
-    /// Ends the streams and the link in good order, but doesn't wait for longer than `patience`.
+    /// Leaves in good order: nothing new, and what is open goes on until it ends or its time is over. `ended` waits for
+    /// that.
+    pub fn drain(&self) {
+        let _ = self.mailbox.post(Box::new(|edge, now| {
+            edge.drain(now);
+            Install::Nothing
+        }));
+    }
+
+    /// Waits for the edge's end: after `drain`.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.driver).await;
+    }
+
+    /// How many streams there are.
+    pub async fn streams(&self) -> usize {
+        let streams = self.mailbox.ask(|edge, _| edge.stream_infos().len());
+        streams.await.unwrap_or_default()
+    }
+
+    /// Ends the streams and the link now, but doesn't wait for longer than `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
         self.tasks.shutdown().await;
-        self.ends.store(true, Ordering::Relaxed);
         let told = self.mailbox.post(Box::new(|edge, now| {
             edge.shut_down(now);
             Install::Nothing
@@ -151,34 +151,6 @@ async fn follow_targets(mut targets: watch::Receiver<Targets>, mailbox: Arc<Mail
             edge.set_targets(targets);
             Install::Nothing
         }));
-    }
-}
-
-/// What the machine's network does to the edge. Ends only by an error.
-async fn follow_network(mailbox: Arc<Mailbox<Edge>>) {
-    if let Err(error) = watch_network(&mailbox).await {
-        tracing::warn!(%error, "changes of the machine's network go unnoticed from now on");
-    }
-}
-
-/// Links from addresses that are gone are lost, and the next is tried for at once.
-async fn watch_network(mailbox: &Mailbox<Edge>) -> io::Result<()> {
-    let mut changes = NetworkChanges::watch()?;
-    loop {
-        let change = changes.next().await?;
-        tracing::debug!("the machine's network changed");
-        let lost = mailbox.post(Box::new(move |edge, _| {
-            edge.set_own_addresses(change.addresses);
-            Install::GoneAddresses(change.gone)
-        }));
-        // After the loss: the pause that follows it is what ends at once.
-        let told = mailbox.post(Box::new(|edge, now| {
-            edge.network_changed(now);
-            Install::Nothing
-        }));
-        if lost.is_err() || told.is_err() {
-            return Ok(());
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the edge's driver does that a hub's doesn't: it makes links, and dials.
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto_core::connect::Reply;
 use proto_core::name::NodeName;
@@ -10,7 +10,6 @@ use proto_core::{Dialect, Edge, Event, Instant, LinkId, Machine, StreamId};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::connect::Connector;
 use super::dial;
 use crate::clock::Clock;
 use crate::driver::{Install, Mailbox, Moved, Shell};
@@ -19,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::net::changes;
 use crate::net::socket::Socket;
 use crate::record::Teller;
+use crate::uplink::Connector;
 
 pub(super) struct EdgeShell {
     node: NodeName,
@@ -26,10 +26,9 @@ pub(super) struct EdgeShell {
     mailbox: Arc<Mailbox<Edge>>,
     linked: watch::Sender<bool>,
     /// For the metrics: a link's end doesn't say what it spoke.
-    up: Option<(LinkId, Dialect)>,
+    up: HashMap<LinkId, Dialect>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    ends: Arc<AtomicBool>,
 }
 
 impl EdgeShell {
@@ -40,17 +39,15 @@ impl EdgeShell {
         linked: watch::Sender<bool>,
         metrics: Arc<Metrics>,
         clock: Clock,
-        ends: Arc<AtomicBool>,
     ) -> EdgeShell {
         EdgeShell {
             node,
             connector,
             mailbox,
             linked,
-            up: None,
+            up: HashMap::new(),
             metrics,
             clock,
-            ends,
         }
     }
 }
@@ -122,26 +119,23 @@ impl Shell for EdgeShell {
             metrics: &self.metrics,
             clock: &self.clock,
         };
-        teller.tell(&event, |link| {
-            self.up
-                .filter(|(up, _)| *up == link)
-                .map(|(_, dialect)| dialect)
-        });
+        teller.tell(&event, |link| self.up.get(&link).copied());
         match event {
             Event::LinkUp { link, dialect, .. } => {
-                self.up = Some((link, dialect));
-                self.linked.send_replace(true);
+                self.up.insert(link, dialect);
             }
-            Event::LinkDown { link, .. } if self.up.is_some_and(|(up, _)| up == link) => {
-                self.up = None;
-                self.linked.send_replace(false);
+            Event::LinkDown { link, .. } => {
+                self.up.remove(&link);
             }
-            _ => {}
+            _ => return,
         }
+        let is_linked = !self.up.is_empty();
+        self.linked
+            .send_if_modified(|linked| std::mem::replace(linked, is_linked) != is_linked);
     }
 
-    fn is_over(&mut self, _: &Edge) -> bool {
+    fn is_over(&mut self, edge: &Edge) -> bool {
         // It is idle between two links as well.
-        self.ends.load(Ordering::Relaxed)
+        edge.has_ended() && self.mailbox.close_if_empty()
     }
 }

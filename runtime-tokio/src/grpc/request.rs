@@ -12,18 +12,26 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const PROTOCOL: HeaderName = HeaderName::from_static("tunnel-protocol");
 const INSTANCE: HeaderName = HeaderName::from_static("tunnel-instance");
 const KIND: HeaderName = HeaderName::from_static("tunnel-link");
+const NODE: HeaderName = HeaderName::from_static("tunnel-node");
+const DRAINING: HeaderName = HeaderName::from_static("tunnel-draining");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const VERSION_1: HeaderValue = HeaderValue::from_static("1");
 
-/// What an edge says of itself when it opens a link.
+/// What an edge or a client says of itself when it opens a link.
 #[derive(Clone)]
 pub(crate) struct Introduction {
     /// `host:port` of the cloud.
     pub(crate) authority: String,
+    /// The `tunnel-link` header: `edge` or `client`.
+    pub(crate) kind: &'static str,
     /// The `authorization` header, if a token is the credential.
     pub(crate) authorization: Option<HeaderValue>,
     /// The `tunnel-instance` header.
     pub(crate) instance: String,
+    /// The `tunnel-node` header: the node that a client's link is for.
+    pub(crate) node: Option<String>,
+    /// The `tunnel-draining` header: the process leaves, and wants no new streams.
+    pub(crate) draining: bool,
     /// Version 1 is offered.
     pub(crate) version1: bool,
 }
@@ -36,15 +44,18 @@ impl Introduction {
             .uri(format!("https://{}{PATH}", self.authority))
             .header(CONTENT_TYPE, GRPC)
             .header(TE, "trailers")
-            .header(
-                USER_AGENT,
-                concat!("tunnel-edge/", env!("CARGO_PKG_VERSION")),
-            )
-            .header(KIND, "edge")
+            .header(USER_AGENT, concat!("tunnel/", env!("CARGO_PKG_VERSION")))
+            .header(KIND, self.kind)
             .header(INSTANCE, self.instance);
         if let Some(mut authorization) = self.authorization {
             authorization.set_sensitive(true);
             request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(node) = self.node {
+            request = request.header(NODE, node);
+        }
+        if self.draining {
+            request = request.header(DRAINING, "1");
         }
         if self.version1 {
             request = request.header(PROTOCOL, VERSION_1);

@@ -131,8 +131,11 @@ async fn meet(version1: bool) -> (Link, Incoming) {
     let address = listener.local_addr().expect("an address");
     let introduction = Introduction {
         authority: address.to_string(),
+        kind: "edge",
         authorization: None,
         instance: "uuid.1".into(),
+        node: None,
+        draining: false,
         version1,
     };
     let asking = async {
