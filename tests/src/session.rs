@@ -1,14 +1,14 @@
 //! SSH sessions that must outlive what happens to their line: one that bytes run through all the time, one that waits.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::openssh::{Ssh, success};
-use crate::wait::millis;
+use crate::wait::{millis, secs};
 
 /// A session that bytes run through, there and back. Each byte is checked for its place as it comes back.
 #[derive(Debug)]
@@ -31,9 +31,11 @@ struct Arrivals {
 pub struct Idle {
     child: Child,
     input: ChildStdin,
-    output: ChildStdout,
+    lines: mpsc::Receiver<String>,
 }
 
+/// How long an answer is waited for.
+const PATIENCE: Duration = secs(40);
 /// Bytes sent at once, and how often: enough to be under way whenever the line goes, little enough to leave the
 /// processors to what is measured.
 const BLOCK: usize = 4096;
@@ -102,7 +104,7 @@ impl Busy {
             sending,
             receiving,
         };
-        busy.moves_after(Instant::now(), Duration::from_secs(20));
+        busy.moves_after(Instant::now(), PATIENCE);
         busy
     }
 
@@ -148,12 +150,20 @@ impl Idle {
             "echo ready; while read word; do echo heard $word; done",
         ]);
         let (child, input, output) = spawn(command);
-        let mut idle = Self {
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let idle = Self {
             child,
             input,
-            output,
+            lines,
         };
-        idle.expect("ready\n");
+        idle.expect("ready");
         idle
     }
 
@@ -164,25 +174,20 @@ impl Idle {
         self.input
             .write_all(format!("{word}\n").as_bytes())
             .expect("the session takes a word");
-        self.expect(&format!("heard {word}\n"));
+        self.expect(&format!("heard {word}"));
         start.elapsed()
     }
 
     #[track_caller]
-    fn expect(&mut self, text: &str) {
-        let mut got = vec![0; text.len()];
-        self.output
-            .read_exact(&mut got)
-            .expect("the session answers");
-        assert_eq!(String::from_utf8_lossy(&got), text);
+    fn expect(&self, line: &str) {
+        let got = self.lines.recv_timeout(PATIENCE);
+        assert_eq!(got.as_deref(), Ok(line), "the session's answer");
     }
 
     /// Ends it in good order.
     #[track_caller]
     pub fn finish(self) {
         drop(self.input);
-        let Self { child, output, .. } = self;
-        drop(output);
-        success("ssh", &child.wait_with_output().unwrap());
+        success("ssh", &self.child.wait_with_output().unwrap());
     }
 }
