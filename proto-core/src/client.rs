@@ -5,6 +5,7 @@ pub use crate::uplink::Reconnect;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::connect::{Context, line};
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux, NewStream};
 use crate::name::{NodeName, Topic};
@@ -46,6 +47,20 @@ pub struct ClientConfig {
     pub reconnect: Reconnect,
     /// Limits and times.
     pub limits: Config,
+}
+
+/// A line for people: why a stream to this target has ended.
+pub fn explain(reason: Reason, node: &NodeName, target: &Target) -> String {
+    line_of(reason, node, Some(target))
+}
+
+fn line_of(reason: Reason, node: &NodeName, target: Option<&Target>) -> String {
+    let context = Context {
+        node: Some(node),
+        target,
+        ..Context::default()
+    };
+    line(reason.into(), &context)
 }
 
 /// Whether streams stand still for want of a way.
@@ -266,8 +281,17 @@ impl Client {
         }
     }
 
+    fn explain(&self, id: StreamId, reason: Reason) -> String {
+        let stream = self.mux.stream(id);
+        let target = stream.and_then(|stream| Target::parse(&stream.identity.addr).ok());
+        line_of(reason, &self.node, target.as_ref())
+    }
+
     fn open_failed(&mut self, id: StreamId, reason: Reason) {
-        let text = self.mux.take_said(id);
+        let text = match self.mux.take_said(id) {
+            text if text.is_empty() => self.explain(id, reason),
+            text => text,
+        };
         let why = match (self.fresh.remove(&id), self.no_link) {
             (true, Some(why)) if !self.was_linked => NotOpened::NoLink(why),
             _ => NotOpened::Refused { reason, text },

@@ -124,7 +124,7 @@ pub enum NotOpened {
     Refused {
         /// Why.
         reason: Reason,
-        /// A replica's own words, printable; empty: it has none.
+        /// A line for people: a replica's own words, printable, or what the reason means.
         text: String,
     },
 }

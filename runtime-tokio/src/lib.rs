@@ -2,6 +2,8 @@
 //! what is here moves bytes and time between that and the operating system.
 
 pub mod admin;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 pub mod cloud;
 mod driver;

@@ -100,7 +100,7 @@ fn a_refusal_is_told_with_its_reason() {
     world.settle();
     let why = NotOpened::Refused {
         reason: Reason::Refused,
-        text: String::new(),
+        text: "node-a: nothing listens on 127.0.0.1:22".into(),
     };
     assert_eq!(world.here.told, [ClientOutput::NotOpened { id, why }]);
     assert_eq!(world.here.closed, [id]);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::homing::Homing;
@@ -22,6 +22,8 @@ pub enum Socket {
     Tcp(Homing),
     /// In TLS; boxed, because most aren't.
     Tls(Box<TlsStream<Homing>>),
+    /// Within the process: a client's own end.
+    Unix(UnixStream),
 }
 
 impl Socket {
@@ -35,6 +37,7 @@ impl Socket {
         let homing = match self {
             Socket::Tcp(tcp) => tcp,
             Socket::Tls(tls) => tls.get_ref().0,
+            Socket::Unix(_) => return,
         };
         if let Some(tcp) = homing.tcp() {
             options::reset_on_close(tcp);
@@ -43,13 +46,13 @@ impl Socket {
 
     /// There is no TLS on it.
     pub fn is_plain(&self) -> bool {
-        matches!(self, Socket::Tcp(_))
+        matches!(self, Socket::Tcp(_) | Socket::Unix(_))
     }
 
     /// The client's certificate, already verified.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
-            Socket::Tcp(_) => None,
+            Socket::Tcp(_) | Socket::Unix(_) => None,
             Socket::Tls(tls) => tls.get_ref().1.peer_certificates()?.first(),
         }
     }
@@ -100,6 +103,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Socket::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
         }
     }
 }
@@ -113,6 +117,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Socket::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Socket::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
         }
     }
 
@@ -124,6 +129,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Socket::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Socket::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -135,6 +141,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Socket::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
         }
     }
 
@@ -142,6 +149,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Socket::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
     }
 }
