@@ -18,7 +18,7 @@ use tunnel_common::ready::Notify;
 use crate::args::Cli;
 use crate::files::{self, Files};
 
-/// How long streams and the link may take to end after SIGTERM.
+/// How long streams and the links may take to end at a second signal.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads for names to be looked up on.
 const LOOKUPS_MAX: usize = 4;
@@ -85,10 +85,20 @@ async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
         }
     }
     notify.stopping();
-    tracing::info!("tunnel-edge is stopping");
+    let streams = running.streams().await;
+    notify.status(&format!("draining streams={streams}"));
+    tracing::info!(
+        streams,
+        "tunnel-edge takes nothing new, and ends with its last stream"
+    );
+    running.drain();
     tokio::select! {
-        () = running.shut_down(PATIENCE) => Ok(Exit::Done),
-        number = next_end(&mut terminate, &mut interrupt) => Ok(Exit::Signal(number)),
+        () = running.ended() => Ok(Exit::Done),
+        number = next_end(&mut terminate, &mut interrupt) => {
+            tracing::info!("tunnel-edge ends now");
+            running.shut_down(PATIENCE).await;
+            Ok(Exit::Signal(number))
+        }
     }
 }
 
@@ -181,6 +191,7 @@ fn links(config: &EdgeConfig) -> LinkConfig {
         heartbeat_probe: heartbeat.probe,
         heartbeat_missed: heartbeat.missed,
         heartbeat_jitter: heartbeat.jitter,
+        drain_max: config.drain.max,
         ..LinkConfig::default()
     }
 }

@@ -25,6 +25,8 @@ pub struct EdgeConfig {
     pub reconnect: Reconnect,
     /// What may be dialed.
     pub targets: Targets,
+    /// Leaving in order.
+    pub drain: EdgeDrain,
     /// Streams and their buffers.
     pub streams: Streams,
     /// When a silent link is dead.
@@ -178,6 +180,23 @@ impl Targets {
             found.push(places.mistake("targets.dial_timeout", "expected more than 0"));
         }
         found
+    }
+}
+
+/// Leaving in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeDrain {
+    /// What is still open after so long ends.
+    #[serde(with = "duration")]
+    pub max: Duration,
+}
+
+impl Default for EdgeDrain {
+    fn default() -> Self {
+        Self {
+            max: Duration::from_secs(300),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub use cloud::{
     Auth, CloudAdmin, CloudConfig, Connect, Drain, Grpc, Kubernetes, Limits, Peers, Registry,
     RegistryKind, TlsMode, TokensFile, UsersFile,
 };
-pub use edge::{CloudAddress, Dialect, EdgeAdmin, EdgeConfig, Node, Reconnect, Targets};
+pub use edge::{CloudAddress, Dialect, EdgeAdmin, EdgeConfig, EdgeDrain, Node, Reconnect, Targets};
 pub(crate) use load::load_plain;
 pub use memory::memory_bytes;
 pub use shared::{Audit, Heartbeat, Log, LogFormat, Streams};
