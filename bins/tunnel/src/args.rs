@@ -17,7 +17,7 @@ As ssh's ProxyCommand, in ~/.ssh/config:
       ProxyCommand tunnel connect %h %p
 
 The server and the credentials come from flags, the environment or ~/.config/tunnel/config.toml:
-  server = \"https://cloud.example.com:2222\"    # http:// is CONNECT without TLS
+  server = \"grpcs://cloud.example.com:9000\"    # https://HOST:2222 is CONNECT in TLS, http:// without
   ca = \"~/.config/tunnel/ca.crt\"
   token_file = \"~/.config/tunnel/token\"        # or user and password_file";
 
@@ -37,7 +37,7 @@ pub(crate) struct ServerArgs {
     /// Configuration file [default: ~/.config/tunnel/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The cloud's CONNECT port: https://HOST:PORT (in TLS) or http://HOST:PORT (plain) [env: TUNNEL_SERVER]
+    /// The cloud: grpcs://HOST:9000, or its CONNECT port: https://HOST:2222, http://HOST:2222 (plain) [env: TUNNEL_SERVER]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// File with the authorities (PEM) that the server's certificate is checked against

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proto_core::auth::Secret;
-use tunnel_common::config::{ClientConfig, Overrides, Scheme};
+use tunnel_common::config::{ClientConfig, Overrides, Scheme, Server as ServerAddress};
 use tunnel_common::exit::report;
 use tunnel_common::secrets::read_secret;
-use tunnel_common::tls::{ALPN_HTTP1, ClientFiles};
+use tunnel_common::tls::{ALPN_H2, ALPN_HTTP1, ClientFiles};
 
 use crate::args::ServerArgs;
 
@@ -27,7 +27,26 @@ enum Credential {
     Password { user: String, password: Secret },
 }
 
-/// The server, ready to be connected to.
+/// How the server is spoken to.
+pub(crate) enum Way {
+    /// By a link of our own.
+    Link(LinkServer),
+    /// By CONNECT.
+    Connect(Server),
+}
+
+/// The server's gRPC side, and who asks.
+pub(crate) struct LinkServer {
+    /// `host:port`.
+    pub(crate) address: String,
+    /// The name in its certificate.
+    pub(crate) name: String,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) token: Option<Secret>,
+    pub(crate) url: String,
+}
+
+/// The server's CONNECT side, ready to be connected to.
 pub(crate) struct Server {
     /// Its name or address.
     pub(crate) host: String,
@@ -77,42 +96,54 @@ impl Settings {
         Ok(Self { config, credential })
     }
 
-    /// The server that CONNECT is sent to.
-    pub(crate) fn server(&self) -> Result<Server, String> {
+    /// Where the server is, and how it is spoken to.
+    pub(crate) fn way(&self) -> Result<Way, String> {
         let Some(server) = &self.config.server else {
             return Err("no server is set: use --server, TUNNEL_SERVER or server in ~/.config/tunnel/config.toml \
-                        (https://cloud.example.com:2222, say)"
+                        (grpcs://cloud.example.com:9000, say)"
                 .to_owned());
-        };
-        let tls = match server.scheme {
-            Scheme::Grpcs => {
-                return Err(format!(
-                    "{server}: grpcs:// is not there yet; use the cloud's CONNECT port, https://{}:2222 (say)",
-                    server.address.host
-                ));
-            }
-            Scheme::Https => Some(self.tls()?),
-            Scheme::Http => None,
         };
         let host = server.address.host.clone();
         let name = match self.config.server_name.as_str() {
             "" => host.clone(),
             name => name.to_owned(),
         };
-        Ok(Server {
+        let tls = match server.scheme {
+            Scheme::Grpcs => return self.link_server(server, name).map(Way::Link),
+            Scheme::Https => Some(self.tls(ALPN_HTTP1)?),
+            Scheme::Http => None,
+        };
+        Ok(Way::Connect(Server {
             name,
             host,
             port: server.address.port,
             tls,
             url: server.to_string(),
+        }))
+    }
+
+    fn link_server(&self, server: &ServerAddress, name: String) -> Result<LinkServer, String> {
+        let token = match &self.credential {
+            Credential::None => None,
+            Credential::Token(token) => Some(token.clone()),
+            Credential::Password { .. } => {
+                return Err(format!(
+                    "{server}: by grpcs:// a user shows a token (token_file) or a certificate; passwords are for https://"
+                ));
+            }
+        };
+        Ok(LinkServer {
+            address: server.address.to_string(),
+            name,
+            tls: self.tls(ALPN_H2)?,
+            token,
+            url: server.to_string(),
         })
     }
 
-    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
+    fn tls(&self, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, String> {
         let files = ClientFiles::from(&self.config);
-        let loaded = files
-            .load(&[ALPN_HTTP1])
-            .map_err(|error| error.to_string())?;
+        let loaded = files.load(&[alpn]).map_err(|error| error.to_string())?;
         warn(&loaded.warnings);
         Ok(loaded.value)
     }
@@ -221,12 +252,13 @@ mod tests {
             config: Some(config),
             ..ServerArgs::default()
         };
-        let host = |args: &ServerArgs, env: &[(&str, &str)]| {
-            load(args, env)
-                .expect("loads")
-                .server()
-                .expect("a server")
-                .host
+        let host = |args: &ServerArgs, env: &[(&str, &str)]| match load(args, env)
+            .expect("loads")
+            .way()
+            .expect("a server")
+        {
+            Way::Connect(server) => server.host,
+            Way::Link(server) => panic!("{}", server.url),
         };
         assert_eq!(host(&args, &[]), "file");
         assert_eq!(host(&args, &[("TUNNEL_SERVER", "http://env:1")]), "env");
@@ -295,20 +327,19 @@ mod tests {
     }
 
     #[test]
-    fn grpcs_says_that_it_is_not_there_yet() {
+    fn a_password_is_not_shown_by_grpcs() {
         let folder = Folder::new();
         let args = ServerArgs {
             server: Some("grpcs://cloud:9000".into()),
             ca: Some(folder.file("ca.crt", "")),
+            user: Some("me".into()),
+            password_file: Some(folder.file("password", "open sesame\n")),
             ..ServerArgs::default()
         };
-        let error = load(&args, &[])
-            .expect("loads")
-            .server()
-            .err()
-            .expect("refused");
+        let error = load(&args, &[]).expect("loads").way().err();
+        let error = error.expect("refused");
         assert!(
-            error.contains("not there yet") && error.contains("https://"),
+            error.contains("token_file") && !error.contains("sesame"),
             "{error}"
         );
     }

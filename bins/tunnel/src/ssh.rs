@@ -11,7 +11,7 @@ use crate::settings::Settings;
 /// Becomes ssh; comes back with the reason if that failed.
 pub(crate) fn exec(server: &ServerArgs, node: &str, rest: &[String]) -> String {
     // Said here once and clearly, not by a helper with ssh's own complaint behind it.
-    if let Err(line) = Settings::load(server).and_then(|settings| settings.server().map(drop)) {
+    if let Err(line) = Settings::load(server).and_then(|settings| settings.way().map(drop)) {
         return line;
     }
     if node.starts_with('-') || node.rsplit('@').next().unwrap_or("").is_empty() {

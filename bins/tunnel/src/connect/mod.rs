@@ -2,17 +2,21 @@
 
 mod handshake;
 mod line;
+mod link;
 mod relay;
 
 pub(crate) use handshake::printable;
 pub(crate) use line::Line;
 
-use crate::settings::{Server, Settings};
+use crate::settings::{Server, Settings, Way};
 use relay::Broken;
 
 /// Connects; the error is the line to show, empty if there is nobody to read it.
 pub(crate) fn run(settings: &Settings, host: &str, port: u16) -> Result<(), String> {
-    let server = settings.server()?;
+    let server = match settings.way()? {
+        Way::Link(server) => return link::run(server, host, port),
+        Way::Connect(server) => server,
+    };
     let authorization = settings.authorization();
     let request = handshake::request(host, port, authorization.as_deref())?;
     let line =

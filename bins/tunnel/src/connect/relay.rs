@@ -69,7 +69,7 @@ pub(crate) fn run(line: Line, mut request: Vec<u8>) -> Result<(), Broken> {
     write_stdout(&first)?;
     drop(first);
     loop {
-        match line.receive(&mut buffer, |socket| readable(socket, None)) {
+        match line.receive(&mut buffer, |socket| readable(socket.as_fd(), None)) {
             Ok(0) => break,
             Ok(count) => write_stdout(&buffer[..count])?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -85,20 +85,20 @@ pub(crate) fn run(line: Line, mut request: Vec<u8>) -> Result<(), Broken> {
 /// Gives a pipe room for what is read at once: half as many switches between us and ssh. What is no pipe, or a pipe that
 /// may not grow, stays as it is.
 #[cfg(target_os = "linux")]
-fn widen(fd: BorrowedFd<'_>) {
+pub(super) fn widen(fd: BorrowedFd<'_>) {
     use nix::fcntl::{FcntlArg, fcntl};
     let _ = fcntl(fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
 }
 
 #[cfg(not(target_os = "linux"))]
-fn widen(_: BorrowedFd<'_>) {}
+pub(super) fn widen(_: BorrowedFd<'_>) {}
 
 /// Waits for the server's word; what came behind it is the stream's.
 fn await_reply(line: &Line, buffer: &mut [u8]) -> Result<Vec<u8>, Broken> {
     let deadline = Instant::now() + REPLY_TIMEOUT;
     let mut reply = Reply::default();
     loop {
-        match line.receive(buffer, |socket| readable(socket, Some(deadline))) {
+        match line.receive(buffer, |socket| readable(socket.as_fd(), Some(deadline))) {
             Ok(0) if reply.is_empty() => {
                 return Err(Broken::NoReply("ended the connection without an answer"));
             }
@@ -132,9 +132,7 @@ struct Early {
 impl Early {
     /// Puts what stdin has at this moment behind the request, so that both travel in one segment.
     fn append_to(&mut self, request: &mut Vec<u8>) -> io::Result<()> {
-        let stdin = io::stdin();
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::ZERO)? == 0 {
+        if !stdin_has_something()? {
             return Ok(());
         }
         let mut buffer = [0; EARLY_BYTES_MAX];
@@ -197,7 +195,14 @@ fn send_stdin(line: &Line, gate: &Gate, mut early: Early) -> io::Result<()> {
     line.finish()
 }
 
-fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
+/// Whether stdin has bytes, or its end, at this moment.
+pub(super) fn stdin_has_something() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut fds, PollTimeout::ZERO)? != 0)
+}
+
+pub(super) fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     let stdin = io::stdin();
     loop {
         match nix::unistd::read(stdin.as_fd(), buffer) {
@@ -212,7 +217,7 @@ fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn write_stdout(mut bytes: &[u8]) -> Result<(), Broken> {
+pub(super) fn write_stdout(mut bytes: &[u8]) -> Result<(), Broken> {
     let stdout = io::stdout();
     while !bytes.is_empty() {
         match nix::unistd::write(stdout.as_fd(), bytes) {
@@ -229,7 +234,7 @@ fn write_stdout(mut bytes: &[u8]) -> Result<(), Broken> {
 }
 
 /// Whoever reads stdout sees its end now, while we go on sending.
-fn close_stdout() -> io::Result<()> {
+pub(super) fn close_stdout() -> io::Result<()> {
     io::stdout().flush()?;
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
     // A socket is one descriptor's worth for both directions and may be open as stdin too: say it to the socket.
@@ -247,7 +252,7 @@ fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
 
 /// Waits until there is something to receive. `BrokenPipe`: the reader of stdout went away meanwhile, which an idle
 /// stream would never notice by writing. `TimedOut`: at `deadline`.
-fn readable(socket: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
+pub(super) fn readable(socket: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
     let stdout = io::stdout();
     loop {
         let timeout = match deadline {
@@ -261,7 +266,7 @@ fn readable(socket: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
             }
         };
         let mut fds = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(socket, PollFlags::POLLIN),
             PollFd::new(stdout.as_fd(), PollFlags::empty()),
         ];
         match poll(&mut fds, timeout) {
