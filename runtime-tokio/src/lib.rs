@@ -5,6 +5,7 @@ pub mod admin;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+#[cfg(feature = "cloud")]
 pub mod cloud;
 mod driver;
 pub mod edge;
@@ -13,6 +14,8 @@ pub mod lanes;
 pub mod metrics;
 pub mod net;
 mod record;
+#[cfg(feature = "cloud")]
+pub mod registry;
 pub mod uplink;
 
 /// What a machine's generator starts from. Topics and keys are secrets, so it comes from the system.

@@ -34,6 +34,8 @@ pub struct Metrics {
     resumes: By1,
     replayed_bytes: Counter,
     refused: By1,
+    registry_lookups: By2,
+    registry_writes: By1,
     reloads: By2,
     accept_errors: Counter<u64, AtomicU64>,
     handshake: Histogram,
@@ -70,6 +72,8 @@ impl Metrics {
             resumes: Family::default(),
             replayed_bytes: Counter::default(),
             refused: Family::default(),
+            registry_lookups: Family::default(),
+            registry_writes: Family::default(),
             reloads: Family::default(),
             accept_errors: Counter::default(),
             handshake: histogram(),
@@ -144,6 +148,16 @@ impl Metrics {
             "refused",
             "What was refused or ignored",
             self.refused.clone(),
+        );
+        registry.register(
+            "registry_lookups",
+            "Questions to the registry, and what it said",
+            self.registry_lookups.clone(),
+        );
+        registry.register(
+            "registry_writes",
+            "Changes of the registry by this replica",
+            self.registry_writes.clone(),
         );
         registry.register("reloads", "Files read again", self.reloads.clone());
         registry.register(
@@ -269,6 +283,20 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The registry was asked.
+    pub(crate) fn registry_asked(&self, source: &'static str, result: &'static str) {
+        self.registry_lookups
+            .get_or_create(&[("source", source), ("result", result)])
+            .inc();
+    }
+
+    /// The registry was told.
+    pub(crate) fn registry_wrote(&self, result: &'static str) {
+        self.registry_writes
+            .get_or_create(&[("result", result)])
+            .inc();
     }
 
     pub(crate) fn accept_failed(&self) {
