@@ -14,6 +14,8 @@ use core::time::Duration;
 
 /// For so long after its link was lost, or after this replica started, a known node is expected back any moment.
 const EXPECTED_BACK: Duration = Duration::from_secs(30);
+/// Links that were told to leave, and have no streams, are waited for so long.
+const LINKS_LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Users whose parts of the budget are remembered.
 const USER_BUDGETS_MAX: usize = 1024;
 
@@ -322,6 +324,25 @@ impl Cloud {
     }
 }
 
+/// What a replica that leaves still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Edges' and clients' links.
+    pub links: u64,
+    /// Streams.
+    pub streams: u64,
+}
+
+impl Left {
+    /// Whether nothing would be lost by this replica's end. `others`: there are replicas that its links can go to, and within
+    /// `jitter` they were told to.
+    pub fn is_drained(self, others: bool, leaving_for: Duration, jitter: Duration) -> bool {
+        // A link without streams is missed by nobody if it has nowhere to go; a base edge's goes nowhere until it ends.
+        let links_may_go = others && leaving_for < jitter + LINKS_LEAVE_TIMEOUT;
+        self.streams == 0 && (self.links == 0 || !links_may_go)
+    }
+}
+
 /// The front's own refusals, for which no node has to be known.
 pub fn refuse(refusal: impl Into<ConnectRefusal>, limits: Limits) -> Reply {
     Reply::refused(
@@ -445,6 +466,19 @@ mod tests {
             1,
             "links_max"
         );
+    }
+
+    #[test]
+    fn a_replica_is_drained_when_nothing_would_be_lost() {
+        let drained = |links, streams, others, seconds| {
+            let left = Left { links, streams };
+            left.is_drained(others, Duration::from_secs(seconds), Duration::from_secs(5))
+        };
+        assert!(!drained(0, 1, true, 299), "a stream");
+        assert!(drained(0, 0, true, 0));
+        assert!(!drained(1, 0, true, 9), "it makes its next link first");
+        assert!(drained(1, 0, true, 10), "a base edge");
+        assert!(drained(1, 0, false, 0), "it can go nowhere");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the machines tell, as log lines, audit records and metrics: the same words at both ends.
 use proto_core::output::{LinkId, StreamRecord};
-use proto_core::{Dialect, Event};
+use proto_core::{Dialect, Event, LinkKind};
 
 use crate::clock::Clock;
 use crate::metrics::{LinkLabels, Metrics};
@@ -18,15 +18,22 @@ impl Teller<'_> {
     pub(crate) fn tell(&self, event: &Event, dialect_of: impl Fn(LinkId) -> Option<Dialect>) {
         let (node, metrics) = (self.node, self.metrics);
         match event {
-            Event::LinkUp { link, dialect, .. } => {
-                metrics.link_up(labels(*dialect));
+            Event::LinkUp {
+                link,
+                kind,
+                dialect,
+            } => {
+                metrics.link_up(labels(*kind, *dialect));
                 tracing::info!(node, %link, dialect = dialect.as_str(), "a link is up");
             }
             Event::LinkDown {
-                link, why, streams, ..
+                link,
+                kind,
+                why,
+                streams,
             } => {
                 if let Some(dialect) = dialect_of(*link) {
-                    metrics.link_down(labels(dialect), why.as_str());
+                    metrics.link_down(labels(*kind, dialect), why.as_str());
                 }
                 tracing::info!(node, %link, reason = why.as_str(), streams, "a link is down");
             }
@@ -109,9 +116,13 @@ impl Teller<'_> {
     }
 }
 
-fn labels(dialect: Dialect) -> LinkLabels {
+fn labels(kind: LinkKind, dialect: Dialect) -> LinkLabels {
     LinkLabels {
-        kind: "edge",
+        kind: match kind {
+            // Both ends count it by the same name.
+            LinkKind::Uplink => LinkKind::Edge.as_str(),
+            kind => kind.as_str(),
+        },
         dialect: dialect.as_str(),
     }
 }

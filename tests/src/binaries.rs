@@ -12,7 +12,8 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-fn directory() -> PathBuf {
+/// Where they are, or are built to.
+pub(crate) fn directory() -> PathBuf {
     if let Some(dir) = std::env::var_os("TUNNEL_BIN_DIR") {
         return PathBuf::from(dir);
     }

@@ -7,7 +7,9 @@
 
 pub mod base_peers;
 pub mod binaries;
+pub mod cluster;
 pub mod connect;
+pub mod coredns;
 pub mod cutter;
 pub mod expect;
 pub mod fake_cloud;

@@ -66,6 +66,16 @@ impl Pki {
         )
     }
 
+    /// The same for one of several replicas, which are known to each other by it.
+    pub fn replica(&self, folder: &str) -> Identity {
+        let names = [
+            dns("tunnel.cloud.io"),
+            loopback(),
+            uri("spiffe://tunnel/replica"),
+        ];
+        self.issue(folder, &names)
+    }
+
     /// A node's identity.
     pub fn node(&self, folder: &str, node: &str) -> Identity {
         self.issue(folder, &[uri(&format!("spiffe://tunnel/node/{node}"))])

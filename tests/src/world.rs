@@ -187,6 +187,7 @@ impl World {
             .set("tokens.file", text(&self.path("tokens")))
             .set("users.file", text(&self.path("users.toml")))
             .set("limits.node_wait", "300ms")
+            .set("drain.jitter", "100ms")
             .set("admin.listen", listen.clone())
             .set("log.level", "debug,h2=info")
             .set("log.audit", text(&self.path("cloud-audit.jsonl")))

@@ -26,6 +26,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve until SIGTERM
     Run,
+    /// Ask the replica on this machine to leave, and wait until it may be ended without loss
+    Drain,
     /// Read a password from standard input and print its hash for the users file
     HashPassword,
     /// Print a script that completes this command in a shell

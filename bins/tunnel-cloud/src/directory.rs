@@ -51,7 +51,7 @@ impl Directory for Users {
         match CertIdentity::of(certificate).ok()? {
             CertIdentity::Node(name) => Some(Identity::Node(name)),
             CertIdentity::User(name) => Some(Identity::User(name)),
-            CertIdentity::Replica => None,
+            CertIdentity::Replica => Some(Identity::Replica),
         }
     }
 }

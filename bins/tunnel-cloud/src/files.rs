@@ -2,13 +2,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use proto_core::auth::Tokens;
+use proto_core::auth::{Secret, Tokens};
 use runtime_tokio::metrics::Metrics;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 use tunnel_common::config::{CloudConfig, ConfigError};
-use tunnel_common::secrets::{Checked, read_tokens};
-use tunnel_common::tls::{ServerFiles, ServerTls};
+use tunnel_common::secrets::{Checked, read_secret, read_tokens};
+use tunnel_common::tls::{self, ALPN_H2, ClientFiles, ServerFiles, ServerTls};
 use tunnel_common::users::{Logins, Users};
 use tunnel_common::watch::{Pace, Watch, load_and_watch};
 
@@ -17,6 +17,8 @@ pub(crate) struct Files {
     pub(crate) grpc_tls: watch::Receiver<Arc<ServerConfig>>,
     pub(crate) connect_tls: watch::Receiver<Arc<ServerConfig>>,
     pub(crate) tokens: watch::Receiver<Arc<Tokens>>,
+    pub(crate) peers_tls: watch::Receiver<Arc<ClientConfig>>,
+    pub(crate) peers_token: watch::Receiver<Option<Secret>>,
     pub(crate) logins: Arc<Logins>,
     pub(crate) users_changed: watch::Receiver<()>,
     /// Watched for as long as these are kept.
@@ -26,9 +28,11 @@ pub(crate) struct Files {
 /// Reads everything once.
 pub(crate) fn check(config: &CloudConfig) -> Result<(), ConfigError> {
     let warnings = [
-        server_files(config).load()?.warnings,
+        ServerFiles::from(config).load()?.warnings,
         load_tokens(&config.tokens.file, config.tokens.allow_default)?.warnings,
         load_users(&config.users.file)?.warnings,
+        load_peers(config)?.warnings,
+        load_token(&config.peers.token_file)?.warnings,
     ];
     for warning in warnings.iter().flatten() {
         eprintln!("tunnel-cloud: {warning}");
@@ -39,7 +43,7 @@ pub(crate) fn check(config: &CloudConfig) -> Result<(), ConfigError> {
 impl Files {
     pub(crate) fn load(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Files, ConfigError> {
         let pace = Pace::default();
-        let server = server_files(config);
+        let server = ServerFiles::from(config);
         let (tell_tls, counted) = (Late::<(TlsSender, TlsSender)>::default(), metrics.clone());
         let (tls, tls_watch) =
             load_and_watch("tls", server.paths(), pace, move || server.load(), {
@@ -98,8 +102,18 @@ impl Files {
         let (changed, users_changed) = watch::channel(());
         tell_users.set((logins.clone(), changed));
 
-        let watches = vec![tls_watch, tokens_watch, users_watch];
+        let (peers_tls, peers_watch) = peers_tls(config, metrics)?;
+        let (peers_token, token_watch) = peers_token(config, metrics)?;
+        let watches = vec![
+            tls_watch,
+            tokens_watch,
+            users_watch,
+            peers_watch,
+            token_watch,
+        ];
         Ok(Files {
+            peers_tls,
+            peers_token,
             grpc_tls,
             connect_tls,
             tokens,
@@ -108,6 +122,83 @@ impl Files {
             _watches: watches,
         })
     }
+}
+
+/// TLS towards the other replicas. One that is alone trusts nobody.
+fn peers_tls(
+    config: &CloudConfig,
+    metrics: &Arc<Metrics>,
+) -> Result<(watch::Receiver<Arc<ClientConfig>>, Watch), ConfigError> {
+    let files = match config.peers.is_set() {
+        true => ClientFiles::of_peers(config).paths(),
+        false => Vec::new(),
+    };
+    let (tell, counted, of) = (Late::default(), metrics.clone(), config.clone());
+    let (tls, watched) = load_and_watch(
+        "peers-tls",
+        files,
+        Pace::default(),
+        move || load_peers(&of),
+        {
+            let tell = tell.clone();
+            move |read| {
+                count(&counted, "peers-tls", &read);
+                if let (Ok(tls), Some(sender)) = (read, tell.get()) {
+                    replace(sender, tls);
+                }
+            }
+        },
+    )?;
+    let (sender, receiver) = watch::channel(tls);
+    tell.set(sender);
+    Ok((receiver, watched))
+}
+
+fn load_peers(config: &CloudConfig) -> Result<Checked<Arc<ClientConfig>>, ConfigError> {
+    match config.peers.is_set() {
+        true => ClientFiles::of_peers(config).load(&[ALPN_H2]),
+        false => Ok(Checked {
+            value: tls::trusting_nobody(),
+            warnings: Vec::new(),
+        }),
+    }
+}
+
+/// The cluster's token, if it has one.
+fn peers_token(
+    config: &CloudConfig,
+    metrics: &Arc<Metrics>,
+) -> Result<(watch::Receiver<Option<Secret>>, Watch), ConfigError> {
+    let file = config.peers.token_file.clone();
+    let (tell, counted) = (Late::default(), metrics.clone());
+    let (token, watched) = load_and_watch(
+        "peers-token",
+        paths(&file),
+        Pace::default(),
+        move || load_token(&file),
+        {
+            let tell = tell.clone();
+            move |read| {
+                count(&counted, "peers-token", &read);
+                if let (Ok(token), Some(sender)) = (read, tell.get()) {
+                    replace(sender, token);
+                }
+            }
+        },
+    )?;
+    let (sender, receiver) = watch::channel(token);
+    tell.set(sender);
+    Ok((receiver, watched))
+}
+
+fn load_token(file: &Path) -> Result<Checked<Option<Secret>>, ConfigError> {
+    if file.as_os_str().is_empty() {
+        return Ok(Checked {
+            value: None,
+            warnings: Vec::new(),
+        });
+    }
+    read_secret(file).map(|read| read.map(Some))
 }
 
 type TlsSender = watch::Sender<Arc<ServerConfig>>;
@@ -143,14 +234,6 @@ fn replace<T>(sender: &watch::Sender<T>, value: T) {
 
 fn count<T>(metrics: &Metrics, file: &'static str, read: &Result<T, ConfigError>) {
     metrics.reloaded(file, if read.is_ok() { "ok" } else { "failed" });
-}
-
-fn server_files(config: &CloudConfig) -> ServerFiles {
-    ServerFiles {
-        cert: config.grpc.cert.clone(),
-        key: config.grpc.key.clone(),
-        client_ca: config.grpc.client_ca.clone(),
-    }
 }
 
 fn load_tokens(file: &Path, allow_default: bool) -> Result<Checked<Tokens>, ConfigError> {

@@ -1,6 +1,7 @@
 //! The tunnel-cloud command.
 mod args;
 mod directory;
+mod drain;
 mod files;
 mod run;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match &cli.command {
         None | Some(Command::Run) => serve(&cli),
+        Some(Command::Drain) => ask_to_drain(&cli),
         Some(Command::HashPassword) => print_hash(),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
@@ -29,14 +31,37 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn serve(cli: &Cli) -> Exit {
-    let env = |name: &str| std::env::var(name).ok();
-    let config = CloudConfig::load(
+fn load(cli: &Cli) -> Result<CloudConfig, ConfigError> {
+    CloudConfig::load(
         cli.args.common.config.as_deref(),
         &cli.args.overrides(),
-        &env,
-    );
-    let config = match config {
+        &|name: &str| std::env::var(name).ok(),
+    )
+}
+
+fn ask_to_drain(cli: &Cli) -> Exit {
+    let admin = match load(cli) {
+        Ok(config) => config.admin.listen,
+        Err(error) => return refuse(&error),
+    };
+    let asked = match admin {
+        Some(admin) => drain::run(admin),
+        None => Err(std::io::Error::other(
+            "the replica has no admin listener (admin.listen): end it with SIGTERM, which drains it too",
+        )),
+    };
+    match asked {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}
+
+fn serve(cli: &Cli) -> Exit {
+    let env = |name: &str| std::env::var(name).ok();
+    let config = match load(cli) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };

@@ -8,10 +8,15 @@ use proto_core::Config;
 use proto_core::cloud::CloudConfig as Limits;
 use proto_core::config::{LinkConfig, StreamConfig};
 use proto_core::connect;
-use runtime_tokio::cloud::{self, ConnectListener, Running, Settings, TlsMode};
+use runtime_tokio::cloud::{
+    self, ConnectListener, Drain, PeersSettings, Running, Settings, TlsMode,
+};
 use runtime_tokio::metrics::Metrics;
+use runtime_tokio::registry::{Dns, DnsServer, Hosts, HostsSettings, Memory, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tunnel_common::config::{self, Auth, CloudConfig, ConfigError, memory_bytes};
+use tunnel_common::config::{
+    self, Auth, CloudConfig, ConfigError, HostPort, RegistryKind, memory_bytes,
+};
 use tunnel_common::exit::Exit;
 use tunnel_common::ready::Notify;
 
@@ -49,10 +54,12 @@ pub(crate) fn run(
     let name = env("POD_NAME")
         .or_else(|| env("HOSTNAME"))
         .filter(|name| !name.is_empty());
+    let registry = registry(&config, &metrics)?;
     let settings = settings(
         &config,
         &files,
         name.unwrap_or_else(|| "tunnel-cloud".to_owned()),
+        registry,
         metrics,
     );
     // Listeners and handshakes; what moves bytes has threads of its own.
@@ -73,6 +80,14 @@ async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
     );
     ends.next().await;
     notify.stopping();
+    tracing::info!("tunnel-cloud is leaving");
+    tokio::select! {
+        () = running.drain() => {}
+        number = ends.next() => {
+            tracing::info!("tunnel-cloud ends at once");
+            return Ok(Exit::Signal(number));
+        }
+    }
     tracing::info!("tunnel-cloud is stopping");
     tokio::select! {
         () = running.shut_down(PATIENCE) => Ok(Exit::Done),
@@ -112,7 +127,48 @@ fn status(running: &Running) -> String {
     status
 }
 
-fn settings(config: &CloudConfig, files: &Files, name: String, metrics: Arc<Metrics>) -> Settings {
+/// The registry that the configuration names.
+fn registry(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Arc<dyn Registry>, Error> {
+    let registry = &config.registry;
+    let hosts = match (registry.kind, registry.address.parse()) {
+        (RegistryKind::Hosts, Ok(address)) => HostsSettings {
+            file: registry.hosts_file.clone(),
+            address,
+            dns: match registry.dns_server() {
+                Ok(Some(server)) => Some(Dns::new(DnsServer(server))?),
+                _ => None,
+            },
+            metrics: metrics.clone(),
+        },
+        // The configuration was checked.
+        _ => return Ok(Arc::new(Memory)),
+    };
+    let hosts =
+        Hosts::start(hosts).map_err(|error| ConfigError::of_file(&registry.hosts_file, error))?;
+    Ok(Arc::new(hosts))
+}
+
+fn peers(config: &CloudConfig, files: &Files) -> PeersSettings {
+    let peers = &config.peers;
+    PeersSettings {
+        addresses: peers.addresses.iter().map(HostPort::to_string).collect(),
+        dns: peers
+            .dns(config.grpc.listen.port())
+            .ok()
+            .flatten()
+            .map(|name| name.to_string()),
+        tls: files.peers_tls.clone(),
+        token: files.peers_token.clone(),
+    }
+}
+
+fn settings(
+    config: &CloudConfig,
+    files: &Files,
+    name: String,
+    registry: Arc<dyn Registry>,
+    metrics: Arc<Metrics>,
+) -> Settings {
     let limits = &config.limits;
     Settings {
         limits: Config {
@@ -141,6 +197,12 @@ fn settings(config: &CloudConfig, files: &Files, name: String, metrics: Arc<Metr
         tokens: files.tokens.clone(),
         directory: Arc::new(Users::new(files.logins.clone())),
         users_changed: files.users_changed.clone(),
+        peers: peers(config, files),
+        registry,
+        drain: Drain {
+            jitter: config.drain.jitter,
+            max: config.drain.max,
+        },
         lanes: std::thread::available_parallelism().map_or(1, usize::from),
         name,
         metrics,
@@ -169,6 +231,8 @@ fn streams(config: &CloudConfig) -> StreamConfig {
         idle_timeout: streams.idle_timeout,
         grace: streams.grace,
         answer_timeout: config.limits.answer_timeout,
+        node_wait: config.limits.node_wait,
+        relay_bytes_max: streams.relay_bytes_max.into(),
         base_buffer_bytes_max: streams.base_buffer_bytes_max.into(),
         base_stuck_timeout: streams.base_stuck_timeout,
         ..StreamConfig::default()

@@ -80,6 +80,18 @@ pub struct Stream {
     pub bytes_from_edge: u64,
 }
 
+/// How far a process that leaves has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// `draining` or `drained`: nothing would be lost by its end.
+    pub state: String,
+    /// Edges' and clients' links that are still here.
+    pub links: u64,
+    /// Streams that are still here.
+    pub streams: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use proto_core::connect::ProxyCredentials;
 use tokio::net::TcpListener;
 
@@ -33,6 +33,10 @@ pub trait Source: Send + Sync + 'static {
     fn nodes(&self) -> Answer<Vec<api::Node>>;
     /// The streams that this process carries.
     fn streams(&self) -> Answer<Vec<api::Stream>>;
+    /// Leave: take nothing new, move or finish what is there. How far that has come; none: not by this way.
+    fn drain(&self) -> Answer<Option<api::Drain>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Whether these are an administrator's credentials; none: they are nobody's.
     fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>>;
 }
@@ -58,6 +62,7 @@ pub async fn run(listener: TcpListener, source: Arc<dyn Source>) -> std::io::Res
                 })
             }),
         )
+        .route("/drain", post(drain))
         .layer(middleware::from_fn_with_state(source.clone(), admins_only));
     let pages = Router::new()
         // Alive is who answers: nothing else may restart a process that only waits for its uplink.
@@ -78,6 +83,17 @@ async fn readyz(State(source): Shared) -> Response {
     match source.is_ready() {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn drain(State(source): Shared) -> Response {
+    match source.drain().await {
+        Some(drain) => Json(drain).into_response(),
+        None => refuse(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "this process leaves by SIGTERM alone",
+        ),
     }
 }
 

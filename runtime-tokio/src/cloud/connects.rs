@@ -185,7 +185,7 @@ impl Front {
                 .user(&name)
                 .map(Some)
                 .ok_or(ConnectRefusal::AuthFailed),
-            Some(Identity::Node(_)) => Err(ConnectRefusal::AuthFailed),
+            Some(Identity::Node(_) | Identity::Replica) => Err(ConnectRefusal::AuthFailed),
             None => Err(ConnectRefusal::AuthMissing),
         }
     }

@@ -53,7 +53,9 @@ impl Shell for HubShell {
 
     fn connect(&mut self, _: ConnectAttempt) {}
 
-    fn cluster(&mut self, _: ClusterOutput) {}
+    fn cluster(&mut self, wish: ClusterOutput) {
+        self.replica.wish(&self.node, &self.mailbox, wish);
+    }
 
     fn replied(&mut self, reply: &Reply) {
         let (code, reason) = (reply.status(), reply.reason_word());

@@ -3,9 +3,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use proto_core::Machine;
 use proto_core::name::NodeName;
 use proto_core::output::LinkInfo;
+use proto_core::{LinkKind, Machine};
 
 use super::replica::Replica;
 use crate::admin::{self, api};
@@ -22,8 +22,12 @@ impl Replica {
         let asked = self.hubs().into_iter().map(async |(node, hub)| {
             (
                 node,
-                hub.ask(|hub, _| (hub.node().clone(), hub.link_infos()))
-                    .await,
+                hub.ask(|hub, _| {
+                    let mut links = hub.link_infos();
+                    links.retain(|link| link.kind == LinkKind::Edge);
+                    (hub.node().clone(), links)
+                })
+                .await,
             )
         });
         let mut hubs: HashMap<NodeName, (NodeName, Vec<LinkInfo>)> = join_all(asked)

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto_core::auth::{EdgeBearer, Tokens};
+use proto_core::connect::ProxyCredentials;
 use proto_core::name::NodeName;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::replica::Replica;
-use super::{Directory, Identity};
+use super::{Directory, Identity, User, cluster};
+use crate::grpc::code;
 use crate::grpc::server::{self, Incoming};
-use crate::grpc::{LinkRequest, code};
 use crate::net::accept::Acceptor;
 use crate::net::options;
 
@@ -20,6 +22,9 @@ use crate::net::options;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at once. The rest waits in the listener's queue, so that a storm of edges doesn't cost memory.
 const HANDSHAKES_MAX: usize = 512;
+
+/// Links on a replica's connection: one for each node that is relayed.
+const LINKS_OF_REPLICA_MAX: u32 = 16_384;
 
 /// A message's fields beside its payload: names, a topic, an address, numbers.
 pub(super) const FIELDS_BYTES_MAX: usize = 2048;
@@ -60,8 +65,11 @@ impl Front {
         let metrics = self.replica.metrics();
         let begun = std::time::Instant::now();
         let tls = TlsAcceptor::from(self.tls.borrow().clone());
+        let links_max = |shown: Option<&CertificateDer<'_>>| self.links_max(shown);
         let incoming =
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, server::handshake(tcp, tls)).await {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, server::handshake(tcp, tls, links_max))
+                .await
+            {
                 Ok(Ok(incoming)) => incoming,
                 Ok(Err(error)) => {
                     metrics.link_asked("edge", "handshake-failed");
@@ -73,36 +81,91 @@ impl Front {
                 }
             };
         metrics.handshake_took(begun.elapsed());
-        let Some(node) = self.authenticate(&incoming) else {
-            metrics.link_asked("edge", "unauthenticated");
-            tracing::info!("a link was refused: its credential is missing or wrong");
-            tracing::debug!(%remote, "where that came from");
-            return incoming
-                .refuse(
-                    code::UNAUTHENTICATED,
-                    "the credential is missing or wrong",
-                    None,
-                )
-                .await;
-        };
-        self.replica
-            .take_link(node, incoming, remote, self.message_bytes_max)
-            .await;
+        match incoming.request().kind() {
+            Some(b"peer") => {
+                let proved = self.is_replica(incoming.certificate());
+                if proved || self.replica.cluster().shows_token(incoming.request()) {
+                    let lane = self.replica.lane(remote);
+                    let served = cluster::serve(self.replica.clone(), incoming, proved, remote);
+                    lane.spawn(tokio::task::unconstrained(served));
+                } else {
+                    self.refuse(incoming, "peer", remote).await;
+                }
+            }
+            Some(b"client") => match self.user(&incoming).await {
+                Some(user) => self.take_client(user, incoming, remote).await,
+                None => self.refuse(incoming, "client", remote).await,
+            },
+            Some(b"edge") | None => match self.node(&incoming) {
+                Some(node) => {
+                    self.replica
+                        .take_link(node, incoming, remote, self.message_bytes_max)
+                        .await;
+                }
+                None => self.refuse(incoming, "edge", remote).await,
+            },
+            Some(_) => self.refuse(incoming, "unknown", remote).await,
+        }
+    }
+
+    async fn refuse(&self, incoming: Incoming, kind: &'static str, remote: SocketAddr) {
+        self.replica.metrics().link_asked(kind, "unauthenticated");
+        tracing::info!(
+            kind,
+            "a link was refused: its credential is missing or wrong"
+        );
+        tracing::debug!(%remote, "where that came from");
+        let text = "the credential is missing or wrong";
+        incoming.refuse(code::UNAUTHENTICATED, text, None).await;
+    }
+
+    /// How many links a connection may have: one, unless it may be another replica's.
+    fn links_max(&self, certificate: Option<&CertificateDer<'_>>) -> u32 {
+        // Where tokens make replicas, it takes a request to tell. Until then a connection is read a stretch at a time.
+        match self.is_replica(certificate) || self.replica.cluster().has_token() {
+            true => LINKS_OF_REPLICA_MAX,
+            false => 1,
+        }
+    }
+
+    fn is_replica(&self, certificate: Option<&CertificateDer<'_>>) -> bool {
+        let named = certificate.and_then(|shown| self.directory.identify(shown));
+        matches!(named, Some(Identity::Replica))
     }
 
     /// The node that the credential proves, as it is spelled there.
-    fn authenticate(&self, incoming: &Incoming) -> Option<NodeName> {
-        let request: &LinkRequest = incoming.request();
-        if request.kind().is_some_and(|kind| kind != b"edge") {
-            return None;
-        }
-        if let Some(authorization) = request.authorization() {
+    fn node(&self, incoming: &Incoming) -> Option<NodeName> {
+        if let Some(authorization) = incoming.request().authorization() {
             let bearer = EdgeBearer::parse(std::str::from_utf8(authorization).ok()?).ok()?;
             return self.tokens.borrow().verify(&bearer);
         }
         match self.directory.identify(incoming.certificate()?)? {
             Identity::Node(name) => Some(name),
-            Identity::User(_) => None,
+            Identity::User(_) | Identity::Replica => None,
         }
+    }
+
+    /// The user that the credential proves.
+    async fn user(&self, incoming: &Incoming) -> Option<User> {
+        if let Some(authorization) = incoming.request().authorization() {
+            let credentials = ProxyCredentials::parse(authorization);
+            return self.directory.verify(credentials).await;
+        }
+        match self.directory.identify(incoming.certificate()?)? {
+            Identity::User(name) => self.directory.user(&name),
+            Identity::Node(_) | Identity::Replica => None,
+        }
+    }
+
+    /// A client's link goes to the hub of the node that it names.
+    async fn take_client(&self, user: User, incoming: Incoming, remote: SocketAddr) {
+        let request = incoming.request();
+        let (Ok(Some(node)), true) = (request.node(), request.offers_version1()) else {
+            let text = "a client's link has tunnel-protocol: 1 and tunnel-node";
+            return incoming.refuse(code::INVALID_ARGUMENT, text, None).await;
+        };
+        self.replica
+            .take_client(node, user, incoming, remote, self.message_bytes_max)
+            .await;
     }
 }

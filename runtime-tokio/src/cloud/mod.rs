@@ -1,5 +1,9 @@
 //! A replica of the cloud on tokio: the listener for edges, those for CONNECT, the admin pages, and a hub for each node.
+mod admit;
+mod cluster;
 mod connects;
+mod drain;
+mod follow;
 mod hub;
 mod infos;
 mod links;
@@ -26,6 +30,9 @@ use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::net::accept::Acceptor;
 use crate::net::options;
+use crate::registry::Registry;
+use cluster::Cluster;
+pub use cluster::PeersSettings;
 pub use connects::{ConnectListener, TlsMode};
 use replica::Replica;
 
@@ -58,6 +65,8 @@ pub enum Identity {
     Node(NodeName),
     /// A user.
     User(UserName),
+    /// Another replica of the cluster.
+    Replica,
 }
 
 /// Who is who. Its answers may change at any time; each is for the moment.
@@ -98,14 +107,30 @@ pub struct Settings {
     pub lanes: usize,
     /// This replica's name in the API.
     pub name: String,
+    /// The other replicas.
+    pub peers: PeersSettings,
+    /// Who holds a node, when none of them says.
+    pub registry: Arc<dyn Registry>,
+    /// How it leaves.
+    pub drain: Drain,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+}
+
+/// How a replica leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// Links are asked to leave spread over so long.
+    pub jitter: Duration,
+    /// What is still here after so long ends.
+    pub max: Duration,
 }
 
 /// A replica that listens.
 pub struct Running {
     replica: Arc<Replica>,
     tasks: JoinSet<()>,
+    drain: Drain,
     /// Of the listener for edges.
     pub grpc: SocketAddr,
     /// Of those for CONNECT, in order.
@@ -120,16 +145,26 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
     let budget = Budget::new(settings.buffers_bytes_max);
     let cloud = Cloud::new(settings.cloud, budget.clone(), clock.now());
     let listening = Listening::bind(&settings)?;
+    let config = Arc::new(settings.limits);
+    let message_bytes_max = config.links.message_bytes_max + links::FIELDS_BYTES_MAX;
+    let (cluster, unstarted) = Cluster::new(
+        settings.peers,
+        settings.registry,
+        config.clone(),
+        budget.clone(),
+        message_bytes_max,
+    );
     let replica = Arc::new(Replica::new(replica::Parts {
         name: settings.name,
         cloud,
-        config: Arc::new(settings.limits),
+        config,
         budget,
         lanes: Lanes::start(settings.lanes)?,
         clock,
         metrics: settings.metrics,
+        cluster,
     }));
-    let message_bytes_max = replica.config().links.message_bytes_max + links::FIELDS_BYTES_MAX;
+    unstarted.start(&replica, clock);
     let mut running = Running {
         grpc: listening.grpc.local_addr()?,
         connect: listening
@@ -144,6 +179,7 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
             .transpose()?,
         replica: replica.clone(),
         tasks: JoinSet::new(),
+        drain: settings.drain,
     };
     replica.set_tokens(&settings.tokens.borrow());
     let tasks = &mut running.tasks;
@@ -177,6 +213,7 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
         let pages = pages::Pages {
             replica,
             directory: settings.directory,
+            drain_jitter: settings.drain.jitter,
         };
         tasks.spawn(async move {
             if let Err(error) = admin::run(listener, Arc::new(pages)).await {
@@ -188,6 +225,17 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
 }
 
 impl Running {
+    /// Leaves in good order: nothing new is taken, links are asked to go elsewhere, and what is here may go on. Done when
+    /// nothing is left that would be lost, or when the time for that is over.
+    pub async fn drain(&self) {
+        self.replica.drain(self.drain.jitter);
+        let left = self
+            .replica
+            .draining_for()
+            .map_or(self.drain.max, |past| self.drain.max.saturating_sub(past));
+        let _ = tokio::time::timeout(left, self.replica.until_drained()).await;
+    }
+
     /// Stops listening, ends every stream and link in good order, and waits for that, but not for longer than `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
         self.tasks.shutdown().await;

@@ -1,5 +1,6 @@
 //! What the cloud's admin pages show.
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto_core::connect::ProxyCredentials;
 
@@ -11,12 +12,13 @@ use crate::metrics::Metrics;
 pub(super) struct Pages {
     pub(super) replica: Arc<Replica>,
     pub(super) directory: Arc<dyn Directory>,
+    pub(super) drain_jitter: Duration,
 }
 
 impl Source for Pages {
     fn is_ready(&self) -> bool {
         // It listens; whether edges come is nothing that a restart or a balancer could change.
-        true
+        !self.replica.with_cloud(|cloud| cloud.is_draining())
     }
 
     fn refresh(&self) -> Answer<()> {
@@ -36,6 +38,14 @@ impl Source for Pages {
     fn streams(&self) -> Answer<Vec<api::Stream>> {
         let replica = self.replica.clone();
         Box::pin(async move { replica.stream_infos().await })
+    }
+
+    fn drain(&self) -> Answer<Option<api::Drain>> {
+        let (replica, jitter) = (self.replica.clone(), self.drain_jitter);
+        Box::pin(async move {
+            replica.drain(jitter);
+            Some(replica.drained().await)
+        })
     }
 
     fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>> {

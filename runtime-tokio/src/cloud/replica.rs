@@ -2,22 +2,23 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use proto_core::auth::{Rights, Tokens, UserName};
 use proto_core::budget::Buffer;
 use proto_core::cloud::Admission;
 use proto_core::connect::{ConnectRequest, Reply};
-use proto_core::hub::{LinkUp, OpenRequest};
+use proto_core::hub::OpenRequest;
 use proto_core::name::NodeName;
-use proto_core::{Budget, Cloud, Config, Dialect, Event, Instance, LinkKind, NodeHub};
-use tokio::sync::{Notify, watch};
+use proto_core::replica::Holder;
+use proto_core::{Budget, Cloud, Config, Event, LinkKind, NodeHub};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
+use super::User;
+use super::cluster::Cluster;
 use super::hub::HubShell;
-use super::{Directory, User};
 use crate::clock::Clock;
 use crate::driver::{Command, Driver, Install, Mailbox};
-use crate::grpc::PingPace;
-use crate::grpc::server::Incoming;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::net::socket::Socket;
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     pub(super) lanes: Lanes,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cluster: Cluster,
 }
 
 /// What the listeners, the hubs and the admin pages share.
@@ -43,6 +45,7 @@ pub(super) struct Replica {
     lanes: Lanes,
     clock: Clock,
     metrics: Arc<Metrics>,
+    cluster: Cluster,
     /// Told whenever a hub is forgotten.
     hub_gone: Notify,
 }
@@ -50,6 +53,10 @@ pub(super) struct Replica {
 struct State {
     cloud: Cloud,
     hubs: HashMap<NodeName, Arc<Mailbox<NodeHub>>>,
+    /// What the other replicas hold, for hubs that start.
+    elsewhere: HashMap<NodeName, Vec<Holder>>,
+    /// It leaves, since then; hubs that start hear of it too.
+    drain_begun: Option<(std::time::Instant, Duration)>,
 }
 
 impl Replica {
@@ -59,12 +66,15 @@ impl Replica {
             state: Mutex::new(State {
                 cloud: parts.cloud,
                 hubs: HashMap::new(),
+                elsewhere: HashMap::new(),
+                drain_begun: None,
             }),
             config: parts.config,
             budget: parts.budget,
             lanes: parts.lanes,
             clock: parts.clock,
             metrics: parts.metrics,
+            cluster: parts.cluster,
             hub_gone: Notify::new(),
         }
     }
@@ -85,6 +95,29 @@ impl Replica {
         &self.metrics
     }
 
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The lane of whatever `key` names.
+    pub(super) fn lane(&self, key: impl std::hash::Hash) -> Handle {
+        self.lanes.of(key).clone()
+    }
+
+    /// Takes nothing new from now on. False: it was so already.
+    pub(super) fn begin_drain(&self, now: std::time::Instant, jitter: Duration) -> bool {
+        let mut state = self.lock();
+        state.cloud.drain();
+        let begins = state.drain_begun.is_none();
+        state.drain_begun.get_or_insert((now, jitter));
+        begins
+    }
+
+    /// Since when it leaves, if it does.
+    pub(super) fn drain_begun(&self) -> Option<(std::time::Instant, Duration)> {
+        self.lock().drain_begun
+    }
+
     /// Asks or tells the core's `Cloud`.
     pub(super) fn with_cloud<A>(&self, act: impl FnOnce(&mut Cloud) -> A) -> A {
         act(&mut self.lock().cloud)
@@ -97,49 +130,6 @@ impl Replica {
             .iter()
             .map(|(node, hub)| (node.clone(), hub.clone()))
             .collect()
-    }
-
-    /// Admits an authenticated link and gives it to its node's hub.
-    pub(super) async fn take_link(
-        self: &Arc<Self>,
-        node: NodeName,
-        incoming: Incoming,
-        remote: SocketAddr,
-        message_bytes_max: usize,
-    ) {
-        if let Err(refusal) = self.with_cloud(|cloud| cloud.admit_link(self.clock.now())) {
-            self.metrics.link_asked("edge", "refused");
-            tracing::info!(%node, text = refusal.text, "a link was refused");
-            return incoming
-                .refuse(refusal.code as u16, refusal.text, refusal.pushback)
-                .await;
-        }
-        let version1 = incoming.request().offers_version1();
-        let up = LinkUp {
-            dialect: if version1 { Dialect::V1 } else { Dialect::Base },
-            instance: incoming.request().instance().and_then(Instance::parse),
-            spelling: node.clone(),
-            remote: remote.to_string(),
-            wall_ms: self.clock.wall_ms(),
-        };
-        let link = match incoming.accept(version1, message_bytes_max, self.base_pace()) {
-            Ok(link) => link,
-            Err(error) => return tracing::debug!(%node, %error, "a link was lost before it was up"),
-        };
-        tracing::debug!(%node, %remote, "a link was taken");
-        self.post(
-            &node,
-            Box::new(move |hub, now| Install::Link(hub.link_up(up, now), link)),
-        );
-    }
-
-    /// A base edge is pinged as often as others are asked for a heartbeat.
-    fn base_pace(&self) -> PingPace {
-        let links = &self.config.links;
-        PingPace {
-            interval: links.heartbeat_interval,
-            patience: links.heartbeat_probe * links.heartbeat_missed,
-        }
     }
 
     /// Admits a CONNECT and gives it to its node's hub, or gives back the socket and the reply that refuses it.
@@ -234,46 +224,9 @@ impl Replica {
         );
     }
 
-    /// Takes over a new tokens file, whenever there is one: nodes that it doesn't name any more lose their links.
-    pub(super) async fn follow_tokens(self: Arc<Self>, mut tokens: watch::Receiver<Arc<Tokens>>) {
-        let mut last = tokens.borrow_and_update().clone();
-        while tokens.changed().await.is_ok() {
-            let new = tokens.borrow_and_update().clone();
-            self.set_tokens(&new);
-            // Others have proved their names by certificates.
-            let last = std::mem::replace(&mut last, new.clone());
-            for (node, hub) in self.hubs() {
-                if last.is_listed(&node) && !new.is_listed(&node) {
-                    tracing::info!(%node, "the node's token is gone, and its links with it");
-                    tell(&hub, NodeHub::revoke);
-                }
-            }
-        }
-    }
-
-    /// The nodes of the tokens file are known.
-    pub(super) fn set_tokens(&self, tokens: &Tokens) {
-        self.with_cloud(|cloud| cloud.set_listed(tokens.nodes().cloned()));
-    }
-
-    /// Ends the streams of those who may not have them any more, whenever the users have changed.
-    pub(super) async fn follow_users(
-        self: Arc<Self>,
-        mut changed: watch::Receiver<()>,
-        directory: Arc<dyn Directory>,
-    ) {
-        while changed.changed().await.is_ok() {
-            for (_, hub) in self.hubs() {
-                let directory = directory.clone();
-                tell(&hub, move |hub, now| {
-                    hub.revoke_users(|user| rights(&*directory, user), now);
-                });
-            }
-        }
-    }
-
     /// Ends all streams and links; done when they have ended.
     pub(super) async fn shut_down(&self) {
+        self.cluster.shut_down();
         loop {
             let gone = self.hub_gone.notified();
             let hubs = self.hubs();
@@ -287,8 +240,37 @@ impl Replica {
         }
     }
 
+    /// The other replicas say who of them holds a node. A hub that isn't there hears of it when it starts.
+    pub(super) fn set_holders(&self, node: NodeName, holders: Vec<Holder>) {
+        let mut state = self.lock();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        state
+            .cloud
+            .set_elsewhere(&node, !holders.is_empty(), now, wall);
+        if let Some(hub) = state.hubs.get(&node) {
+            let holders = holders.clone();
+            tell(hub, move |hub, now| hub.set_holders(holders, now));
+        }
+        match holders.is_empty() {
+            true => state.elsewhere.remove(&node),
+            false => state.elsewhere.insert(node, holders),
+        };
+    }
+
+    /// Tells a node's hub something, if there is one.
+    pub(super) fn tell_hub(
+        &self,
+        node: &NodeName,
+        what: impl FnOnce(&mut NodeHub, proto_core::Instant) + Send + 'static,
+    ) {
+        let hub = self.lock().hubs.get(node).cloned();
+        if let Some(hub) = hub {
+            tell(&hub, what);
+        }
+    }
+
     /// Gives a command to a node's hub, and starts one if there is none. A hub can't end between the look-up and the post.
-    fn post(self: &Arc<Self>, node: &NodeName, command: Command<NodeHub>) {
+    pub(super) fn post(self: &Arc<Self>, node: &NodeName, command: Command<NodeHub>) {
         let mut state = self.lock();
         let command = match state.hubs.get(node) {
             Some(hub) => match hub.post(command) {
@@ -298,6 +280,12 @@ impl Replica {
             None => command,
         };
         let hub = self.start_hub(node);
+        if let Some(holders) = state.elsewhere.get(node).cloned() {
+            tell(&hub, |hub, now| hub.set_holders(holders, now));
+        }
+        if let Some((_, jitter)) = state.drain_begun {
+            tell(&hub, move |hub, now| hub.drain(jitter, now));
+        }
         // A mailbox that was made just now is not closed.
         let _ = hub.post(command);
         state.hubs.insert(node.clone(), hub);
@@ -340,7 +328,7 @@ impl Replica {
 }
 
 /// Tells a hub something. One that has ended needn't hear it.
-fn tell(
+pub(super) fn tell(
     hub: &Mailbox<NodeHub>,
     what: impl FnOnce(&mut NodeHub, proto_core::Instant) + Send + 'static,
 ) {
@@ -348,9 +336,4 @@ fn tell(
         what(hub, now);
         Install::Nothing
     }));
-}
-
-fn rights(directory: &dyn Directory, user: &str) -> Option<Rights> {
-    let name = UserName::parse(user)?;
-    directory.user(&name).map(|user| user.rights)
 }

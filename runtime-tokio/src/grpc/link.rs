@@ -29,10 +29,12 @@ pub(crate) struct Link {
     local: Option<IpAddr>,
 }
 
-/// The HTTP/2 connection: one per link.
+/// The HTTP/2 connection: one per link, but between replicas, where a task of its own drives it.
 pub(super) enum Connection {
     Server(Box<h2::server::Connection<Io, Outgoing>>),
     Client(Box<h2::client::Connection<Io, Outgoing>>),
+    SharedServer,
+    SharedClient,
 }
 
 enum Receive {
@@ -143,6 +145,40 @@ impl Link {
         }
     }
 
+    /// A link of the side that made the connection, which the other side has taken already.
+    pub(super) fn of_shared_client(
+        send: h2::SendStream<Outgoing>,
+        body: h2::RecvStream,
+        message_bytes_max: usize,
+    ) -> Link {
+        Link::of_shared(Connection::SharedClient, send, body, message_bytes_max)
+    }
+
+    /// A link of the other side.
+    pub(super) fn of_shared_server(
+        send: h2::SendStream<Outgoing>,
+        body: h2::RecvStream,
+        message_bytes_max: usize,
+    ) -> Link {
+        Link::of_shared(Connection::SharedServer, send, body, message_bytes_max)
+    }
+
+    fn of_shared(
+        connection: Connection,
+        send: h2::SendStream<Outgoing>,
+        body: h2::RecvStream,
+        message_bytes_max: usize,
+    ) -> Link {
+        Link {
+            connection,
+            send,
+            receive: Receive::Messages(body),
+            decoder: Decoder::new(message_bytes_max),
+            pinger: None,
+            local: None,
+        }
+    }
+
     /// This machine's address at a link that it made.
     pub(crate) fn local(&self) -> Option<IpAddr> {
         self.local
@@ -160,6 +196,8 @@ impl Link {
                 connection.set_target_window_size(BASE_WINDOW_BYTES);
                 connection.set_initial_window_size(BASE_WINDOW_BYTES)
             }
+            // Replicas speak version 1 alone.
+            Connection::SharedServer | Connection::SharedClient => Ok(()),
         };
     }
 
@@ -168,6 +206,7 @@ impl Link {
         let pings = match &mut self.connection {
             Connection::Server(connection) => connection.ping_pong(),
             Connection::Client(connection) => connection.ping_pong(),
+            Connection::SharedServer | Connection::SharedClient => None,
         };
         self.pinger = pings.map(|pings| Box::new(Pinger::new(pings, pace)));
     }
@@ -249,15 +288,11 @@ impl Link {
     pub(crate) async fn end(mut self, code: u16, text: &'static str) {
         match &mut self.connection {
             Connection::Server(connection) => {
-                let mut trailers = HeaderMap::new();
-                trailers.insert(request::STATUS, HeaderValue::from(code));
-                trailers.insert(request::MESSAGE, HeaderValue::from_static(text));
-                if self.send.send_trailers(trailers).is_err() {
-                    self.send.send_reset(h2::Reason::CANCEL);
-                }
+                end_with(&mut self.send, code, text);
                 connection.graceful_shutdown();
             }
-            Connection::Client(_) => {
+            Connection::SharedServer => end_with(&mut self.send, code, text),
+            Connection::Client(_) | Connection::SharedClient => {
                 let _ = self.send.send_data(Outgoing::default(), true);
             }
         }
@@ -270,10 +305,12 @@ impl Link {
                 match self.poll_received(cx) {
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(_)) => {
-                        if matches!(self.connection, Connection::Client(_)) {
-                            return Poll::Ready(());
-                        }
-                        return self.poll_connection(cx).map(drop);
+                        return match self.connection {
+                            Connection::Server(_) => self.poll_connection(cx).map(drop),
+                            Connection::Client(_)
+                            | Connection::SharedServer
+                            | Connection::SharedClient => Poll::Ready(()),
+                        };
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -298,10 +335,22 @@ impl Connection {
                 Ok(()) => Poll::Ready(Loss::Closed),
                 Err(error) => Poll::Ready(broken(&error)),
             },
+            // Its end is heard by the stream.
+            Connection::SharedServer | Connection::SharedClient => Poll::Pending,
         }
     }
 }
 
-fn broken(error: &h2::Error) -> Loss {
+/// Ends a server's stream with a status.
+fn end_with(send: &mut h2::SendStream<Outgoing>, code: u16, text: &'static str) {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(request::STATUS, HeaderValue::from(code));
+    trailers.insert(request::MESSAGE, HeaderValue::from_static(text));
+    if send.send_trailers(trailers).is_err() {
+        send.send_reset(h2::Reason::CANCEL);
+    }
+}
+
+pub(super) fn broken(error: &h2::Error) -> Loss {
     Loss::Broken(error.to_string())
 }

@@ -6,6 +6,7 @@
 pub(crate) mod client;
 mod link;
 mod message;
+pub(crate) mod peer;
 mod ping;
 mod request;
 pub(crate) mod server;

@@ -4,6 +4,9 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
+use proto_core::ReplicaId;
+use proto_core::name::NodeName;
+
 use super::{Loss, PATH, code};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -14,6 +17,7 @@ const INSTANCE: HeaderName = HeaderName::from_static("tunnel-instance");
 const KIND: HeaderName = HeaderName::from_static("tunnel-link");
 const NODE: HeaderName = HeaderName::from_static("tunnel-node");
 const DRAINING: HeaderName = HeaderName::from_static("tunnel-draining");
+const REPLICA: HeaderName = HeaderName::from_static("tunnel-replica");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const VERSION_1: HeaderValue = HeaderValue::from_static("1");
 
@@ -64,6 +68,40 @@ impl Introduction {
     }
 }
 
+/// The request of a link between replicas: for a node, or (`None`) to say which there are.
+pub(super) fn of_peer(
+    authority: &str,
+    authorization: Option<HeaderValue>,
+    me: ReplicaId,
+    node: Option<&NodeName>,
+) -> Option<Request<()>> {
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("https://{authority}{PATH}"))
+        .header(CONTENT_TYPE, GRPC)
+        .header(TE, "trailers")
+        .header(
+            USER_AGENT,
+            concat!("tunnel-cloud/", env!("CARGO_PKG_VERSION")),
+        )
+        .header(KIND, "peer")
+        .header(REPLICA, me.to_string())
+        .header(PROTOCOL, VERSION_1);
+    if let Some(mut authorization) = authorization {
+        authorization.set_sensitive(true);
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    if let Some(node) = node {
+        request = request.header(NODE, node.as_str());
+    }
+    request.body(()).ok()
+}
+
+/// The `tunnel-replica` header.
+pub(super) fn replica(headers: &HeaderMap) -> Option<ReplicaId> {
+    ReplicaId::parse(headers.get(REPLICA)?.to_str().ok()?)
+}
+
 /// A link's request as the server sees it.
 #[derive(Debug)]
 pub(crate) struct LinkRequest {
@@ -106,6 +144,20 @@ impl LinkRequest {
         self.headers.get(INSTANCE)?.to_str().ok()
     }
 
+    /// The `tunnel-replica` header: who makes a link between replicas.
+    pub(crate) fn replica(&self) -> Option<ReplicaId> {
+        replica(&self.headers)
+    }
+
+    /// The `tunnel-node` header: the node that a replica's or client's link is for. `Err`: it is no name.
+    pub(crate) fn node(&self) -> Result<Option<NodeName>, ()> {
+        let Some(value) = self.headers.get(NODE) else {
+            return Ok(None);
+        };
+        let name = value.to_str().map_err(drop)?;
+        NodeName::parse(name).map(Some).map_err(drop)
+    }
+
     /// The `tunnel-link` header: the kind of link that it claims to be.
     pub(crate) fn kind(&self) -> Option<&[u8]> {
         self.headers.get(KIND).map(HeaderValue::as_bytes)
@@ -118,6 +170,15 @@ pub(super) fn accept(version1: bool) -> Response<()> {
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     if version1 {
         response.headers_mut().insert(PROTOCOL, VERSION_1);
+    }
+    response
+}
+
+/// The response that takes a link between replicas.
+pub(super) fn accept_peer(me: ReplicaId) -> Response<()> {
+    let mut response = accept(true);
+    if let Ok(me) = HeaderValue::from_str(&me.to_string()) {
+        response.headers_mut().insert(REPLICA, me);
     }
     response
 }

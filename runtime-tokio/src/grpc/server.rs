@@ -8,6 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::link::{Io, Link};
 use super::message::Outgoing;
+use super::peer::{PeerRequest, PeerRequests};
 use super::ping::PingPace;
 use super::request::{self, LinkRequest};
 use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
@@ -23,8 +24,13 @@ pub(crate) struct Incoming {
     body: h2::RecvStream,
 }
 
-/// Reads a connection up to the first request for a link. The caller bounds the time.
-pub(crate) async fn handshake(tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Incoming> {
+/// Reads a connection up to the first request for a link. The caller bounds the time, and says how many links the bearer of a
+/// certificate may have on it.
+pub(crate) async fn handshake(
+    tcp: TcpStream,
+    tls: TlsAcceptor,
+    links_max: impl FnOnce(Option<&CertificateDer<'_>>) -> u32,
+) -> io::Result<Incoming> {
     let io = tls.accept(Intake::new(tcp)).await?;
     let certificate = io
         .get_ref()
@@ -39,7 +45,7 @@ pub(crate) async fn handshake(tcp: TcpStream, tls: TlsAcceptor) -> io::Result<In
             .max_frame_size(FRAME_BYTES_MAX)
             .max_header_list_size(HEADERS_BYTES_MAX)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-            .max_concurrent_streams(1)
+            .max_concurrent_streams(links_max(certificate.as_ref()))
             .handshake::<_, Outgoing>(Io::from(io))
             .await
             .map_err(io::Error::other)?,
@@ -75,6 +81,23 @@ impl Incoming {
 
     pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         self.certificate.as_ref()
+    }
+
+    /// Leaves the connection to links between replicas, of which this request is the first.
+    pub(crate) fn into_peer(self) -> (PeerRequest, PeerRequests) {
+        let Incoming {
+            request,
+            connection,
+            respond,
+            body,
+            ..
+        } = self;
+        let first = PeerRequest {
+            request,
+            respond,
+            body,
+        };
+        (first, PeerRequests { connection })
     }
 
     /// Takes the link: the headers leave at once. A base edge's is pinged.

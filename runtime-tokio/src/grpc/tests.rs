@@ -155,7 +155,9 @@ async fn meet(version1: bool) -> (Link, Incoming) {
     };
     let asked = async {
         let (tcp, _) = listener.accept().await.expect("a connection");
-        server::handshake(tcp, acceptor).await.expect("a request")
+        server::handshake(tcp, acceptor, |_| 1)
+            .await
+            .expect("a request")
     };
     tokio::join!(asking, asked)
 }

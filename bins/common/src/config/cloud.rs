@@ -444,6 +444,7 @@ impl CloudConfig {
         self.check_connect(places, &mut found);
         self.check_limits(places, &mut found);
         self.check_not_yet(places, &mut found);
+        self.check_cluster(places, &mut found);
         found.extend(self.streams.check(places));
         found.extend(self.heartbeat.check(places));
         found.extend(self.log.check(places));
@@ -545,9 +546,10 @@ impl CloudConfig {
     /// What this version reads and can't do is refused, so that nobody relies on it.
     fn check_not_yet(&self, places: &Places, found: &mut Vec<Mistake>) {
         for (key, wanted) in [
-            ("registry.kind", self.registry.kind != RegistryKind::Memory),
-            ("peers.addresses", !self.peers.addresses.is_empty()),
-            ("peers.dns", !self.peers.dns.is_empty()),
+            (
+                "registry.kind",
+                self.registry.kind == RegistryKind::EndpointSlice,
+            ),
             ("kubernetes.token_review", self.kubernetes.token_review),
             (
                 "kubernetes.subject_access_review",
@@ -557,7 +559,7 @@ impl CloudConfig {
             if wanted {
                 found.push(places.mistake(
                     key,
-                    "this version can't do that yet: one replica, registry.kind = \"memory\"",
+                    "this version can't do that yet: registry.kind may be \"memory\" or \"hosts\", and logins are files or certificates",
                 ));
             }
         }

@@ -5,6 +5,7 @@
 
 mod client;
 mod cloud;
+mod cluster;
 mod edge;
 mod load;
 mod memory;

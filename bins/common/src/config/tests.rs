@@ -97,7 +97,7 @@ fn broken_toml_has_its_line() {
 #[test]
 fn what_does_not_fit_together_has_its_line() {
     let found = cloud_mistakes(
-        "[[connect]]\nlisten = \"0.0.0.0:2222\"\n[[connect]]\nlisten = \"0.0.0.0:2222\"\n[grpc]\ncert = \"\"\n[streams]\nwindow_bytes_max = 1\n[log]\nlevel = \"loud\"\n[peers]\ndns = \"x\"",
+        "[[connect]]\nlisten = \"0.0.0.0:2222\"\n[[connect]]\nlisten = \"0.0.0.0:2222\"\n[grpc]\ncert = \"\"\n[streams]\nwindow_bytes_max = 1\n[log]\nlevel = \"loud\"\n[peers]\ndns = \"two words\"",
     );
     for place in [
         "f.toml:1:1: connect.0.auth: the listener on 0.0.0.0:2222 asks for users",

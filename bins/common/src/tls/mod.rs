@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 pub use files::{Validity, read_ca, read_identity};
 pub use identity::{CertIdentity, IdentityError};
@@ -30,6 +30,21 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// For a client that connects to nobody.
+pub fn trusting_nobody() -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    // The versions are those of the provider: they are safe together.
+    #[allow(clippy::expect_used)]
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .expect("the provider has these versions");
+    Arc::new(
+        builder
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
+    )
+}
+
 /// The files of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFiles {
@@ -39,6 +54,8 @@ pub struct ServerFiles {
     pub key: PathBuf,
     /// The CA of clients' certificates; empty: none are asked for.
     pub client_ca: PathBuf,
+    /// The CA of other replicas' certificates; empty: that of clients.
+    pub peers_ca: PathBuf,
 }
 
 /// A cloud's two faces, made of the same files.
@@ -57,6 +74,7 @@ impl From<&CloudConfig> for ServerFiles {
             cert: grpc.cert.clone(),
             key: grpc.key.clone(),
             client_ca: grpc.client_ca.clone(),
+            peers_ca: config.peers.ca.clone(),
         }
     }
 }
@@ -64,7 +82,7 @@ impl From<&CloudConfig> for ServerFiles {
 impl ServerFiles {
     /// All that are set, for watching.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let all = [&self.cert, &self.key, &self.client_ca];
+        let all = [&self.cert, &self.key, &self.client_ca, &self.peers_ca];
         all.into_iter()
             .filter(|path| !path.as_os_str().is_empty())
             .cloned()
@@ -83,16 +101,22 @@ impl ServerFiles {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| ConfigError::of_file(&self.cert, error))?;
-        let builder = if self.client_ca.as_os_str().is_empty() {
+        let mut roots = RootCertStore::empty();
+        for ca in [&self.client_ca, &self.peers_ca] {
+            if !ca.as_os_str().is_empty() {
+                let read = read_ca(ca)?;
+                warnings.extend(read.warnings);
+                roots.extend(read.value.roots);
+            }
+        }
+        let builder = if roots.is_empty() {
             builder.with_no_client_auth()
         } else {
-            let roots = read_ca(&self.client_ca)?;
-            warnings.extend(roots.warnings);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots.value), provider)
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| ConfigError::of_file(&self.client_ca, error))?;
+            // Whose a certificate is, its name says: an edge's is never a replica's, whichever CA it is of.
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| ConfigError::of_file(&self.client_ca, error))?;
             builder.with_client_cert_verifier(verifier)
         };
         let mut grpc = builder
@@ -132,6 +156,29 @@ impl From<&EdgeConfig> for ClientFiles {
             ca: cloud.ca.clone(),
             cert: cloud.cert.clone(),
             key: cloud.key.clone(),
+        }
+    }
+}
+
+impl ClientFiles {
+    /// What a replica shows the others, and by which CA it knows them. With a token it shows no certificate.
+    pub fn of_peers(config: &CloudConfig) -> Self {
+        let (peers, grpc) = (&config.peers, &config.grpc);
+        let or = |own: &PathBuf, else_: &PathBuf| match own.as_os_str().is_empty() {
+            true => else_.clone(),
+            false => own.clone(),
+        };
+        let by_token = !peers.token_file.as_os_str().is_empty();
+        Self {
+            ca: or(&peers.ca, &grpc.client_ca),
+            cert: match by_token {
+                true => peers.cert.clone(),
+                false => or(&peers.cert, &grpc.cert),
+            },
+            key: match by_token {
+                true => peers.key.clone(),
+                false => or(&peers.key, &grpc.key),
+            },
         }
     }
 }

@@ -62,6 +62,7 @@ fn good_files_make_both_ends() {
         cert: cert.clone(),
         key: key.clone(),
         client_ca: ca.clone(),
+        peers_ca: PathBuf::new(),
     };
     assert_eq!(server.paths().len(), 3);
     let tls = server.load().expect("server").value;
@@ -193,6 +194,7 @@ fn a_handshake_tells_who_is_there() {
         cert: put("tls.crt", &cert),
         key: put("tls.key", &key),
         client_ca: ca.clone(),
+        peers_ca: PathBuf::new(),
     };
     let server = server.load().expect("server").value.grpc;
     let client = |issuer: Option<&Ca>| {

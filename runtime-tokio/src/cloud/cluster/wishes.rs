@@ -1,0 +1,118 @@
+//! What a node's hub wants of the cluster.
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto_core::name::NodeName;
+use proto_core::output::{AttemptId, ClusterOutput, LinkLoss};
+use proto_core::registry::Ask;
+use proto_core::replica::Held;
+use proto_core::{NodeHub, ReplicaId};
+
+use super::Replica;
+use super::connect::authorization;
+use crate::driver::{Install, Mailbox};
+use crate::registry::NotFound;
+
+/// A replica that is there takes a link at once.
+const LINK_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Replica {
+    /// Does what a hub wants done.
+    pub(in crate::cloud) fn wish(
+        self: &Arc<Self>,
+        node: &NodeName,
+        hub: &Arc<Mailbox<NodeHub>>,
+        wish: ClusterOutput,
+    ) {
+        match wish {
+            ClusterOutput::ConnectPeer { attempt, replica } => {
+                let (of, node, hub) = (self.clone(), node.clone(), hub.clone());
+                tokio::spawn(async move { of.link_to_peer(node, hub, attempt, replica).await });
+            }
+            ClusterOutput::Held(held) => self.held(node, held),
+            ClusterOutput::FindNode => self.find(node),
+            ClusterOutput::WrongNode(replica) => {
+                let cluster = self.cluster();
+                let address = cluster.ways().address(replica);
+                if let Some(address) = address {
+                    let now = self.clock().now();
+                    cluster.answers().wrong(node, address, now);
+                }
+            }
+            // Those of `Peers`.
+            ClusterOutput::DialPeer { .. } | ClusterOutput::Holders { .. } => {}
+        }
+    }
+
+    async fn link_to_peer(
+        &self,
+        node: NodeName,
+        hub: Arc<Mailbox<NodeHub>>,
+        attempt: AttemptId,
+        replica: ReplicaId,
+    ) {
+        let way = self.cluster().ways().to(replica);
+        let made = match way {
+            None => Err(LinkLoss::Refused),
+            Some(way) => {
+                let open = way
+                    .peer
+                    .open(authorization(&self.cluster().token), Some(&node));
+                match tokio::time::timeout(LINK_TIMEOUT, open).await {
+                    Ok(Ok((link, _))) => Ok((link, way.remote.to_string())),
+                    Ok(Err(loss)) => Err(loss.to_core()),
+                    Err(_) => Err(LinkLoss::Silent),
+                }
+            }
+        };
+        let _ = hub.post(Box::new(move |hub, now| match made {
+            Ok((link, remote)) => hub
+                .peer_link_up(attempt, remote, now)
+                .map_or(Install::Nothing, |id| Install::Link(id, link)),
+            Err(why) => {
+                hub.peer_link_failed(attempt, why, now);
+                Install::Nothing
+            }
+        }));
+    }
+
+    fn held(&self, node: &NodeName, held: Option<Held>) {
+        let cluster = self.cluster();
+        cluster.registry.set(node, held.as_ref());
+        if !cluster.is_alone {
+            let node = node.clone();
+            cluster.tell(move |peers, _| peers.held(&node, held));
+        }
+    }
+
+    fn find(self: &Arc<Self>, node: &NodeName) {
+        let asked = self.cluster().answers().ask(node, self.clock().now());
+        match asked {
+            Ask::Known(addresses) => {
+                let found = self.cluster().ways().at(&addresses);
+                self.tell_hub(node, |hub, now| hub.handle_found(found, now));
+            }
+            Ask::Waiting => {}
+            Ask::Now => {
+                let (replica, node) = (self.clone(), node.clone());
+                tokio::spawn(async move { replica.look_up(node).await });
+            }
+        }
+    }
+
+    async fn look_up(&self, node: NodeName) {
+        let cluster = self.cluster();
+        let found = cluster.registry.find(&node).await;
+        let result = found
+            .as_ref()
+            .map_or_else(|not: &NotFound| not.as_str(), |_| "ok");
+        self.metrics()
+            .registry_asked(cluster.registry.source(), result);
+        let now = self.clock().now();
+        let addresses = cluster
+            .answers()
+            .answered(&node, found.unwrap_or_default(), now);
+        let found = cluster.ways().at(&addresses);
+        self.tell_hub(&node, |hub, now| hub.handle_found(found, now));
+    }
+}

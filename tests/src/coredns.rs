@@ -1,0 +1,61 @@
+//! CoreDNS with its `hosts` plugin, built from tests/coredns with Go, once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::cluster::free;
+use crate::process::Process;
+use crate::wait::{secs, wait_until};
+use crate::{World, binaries};
+
+/// A server that answers from a hosts file. It ends when dropped.
+#[derive(Debug)]
+pub struct CoreDns {
+    /// The process.
+    pub process: Process,
+    /// Where it answers.
+    pub address: String,
+}
+
+impl CoreDns {
+    /// Serves `file`, and looks at it every 200 ms.
+    pub fn start(world: &World, file: &Path) -> Self {
+        let address = free("127.0.0.1");
+        let (ip, port) = address.rsplit_once(':').unwrap();
+        let config = format!(
+            ".:{port} {{\n  bind {ip}\n  errors\n  hosts {} {{\n    ttl 1\n    reload 200ms\n  }}\n}}\n",
+            file.display()
+        );
+        let config = world.write("Corefile", &config);
+        let mut command = Command::new(built());
+        command.arg("-conf").arg(config);
+        let process = Process::start("coredns", world.dir(), &mut command);
+        wait_until("CoreDNS listens", secs(10), || {
+            std::net::TcpStream::connect(&address).is_ok()
+        });
+        Self { process, address }
+    }
+}
+
+/// The program: `TUNNEL_COREDNS`, else built beside our own binaries.
+fn built() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("TUNNEL_COREDNS") {
+            return PathBuf::from(path);
+        }
+        let out = binaries::directory().join("coredns");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("coredns");
+        let status = Command::new(binaries::program("go", "golang-go"))
+            .args(["build", "-trimpath", "-o"])
+            .arg(&out)
+            .arg(".")
+            .current_dir(source)
+            .status()
+            .expect("go starts");
+        assert!(status.success(), "CoreDNS doesn't build");
+        out
+    })
+    .clone()
+}
