@@ -48,6 +48,7 @@ pub(crate) enum Kind {
     DriverLateLoss,
     Flapping,
     LostWithLink,
+    GraceAtEdge,
 }
 
 const KINDS: &[Kind] = &[
@@ -75,6 +76,7 @@ const KINDS: &[Kind] = &[
     Kind::DriverLateLoss,
     Kind::Flapping,
     Kind::LostWithLink,
+    Kind::GraceAtEdge,
 ];
 
 /// What `LostWithLink` waits for.
@@ -269,16 +271,7 @@ impl World {
                 self.faults[at].active = Some(twin);
             }
             Kind::Pause => self.pause(node, side == 0, lasts),
-            Kind::ClockJump => {
-                // Further than the grace, an acceptor forgets on a live link what its opener still waits for; the rule that heals it
-                // (bytes unacked for 15 s count as detached) is not in the core yet.
-                let far = side == 0 || !self.config.streams.resume;
-                self.jump(
-                    node,
-                    side == 0,
-                    (dice >> 10) % if far { 3600 } else { 4 } * SEC,
-                );
-            }
+            Kind::ClockJump => self.jump(node, side == 0, (dice >> 10) % 3600 * SEC),
             Kind::RogueEdge => self.add_rogue_edge(),
             Kind::Flapping => {
                 self.net.disturb(node, end + reconnects, true, "flapping");
@@ -288,6 +281,15 @@ impl World {
                     self.faults[at].flaps -= 1;
                     self.net.schedule(now + gap, Event::Fault(at));
                 }
+            }
+            Kind::GraceAtEdge => {
+                // The edge knows at once, and can't come back before its grace is over; the cloud hears of it later, and waits longer.
+                let grace = nanos(self.config.streams.grace).min(15 * SEC);
+                let until = now + grace + (dice >> 16) % (2 * SEC);
+                self.net
+                    .disturb(node, until + reconnects, true, "away for the grace");
+                self.policies[node] = (Policy::Refuse, until);
+                self.reset_one_first(node, UP, now + (dice >> 24) % grace.max(1));
             }
             Kind::LostWithLink => {
                 let trap = TRAPS[(dice >> 16) as usize % TRAPS.len()];
@@ -385,7 +387,8 @@ impl World {
             false => self.procs_of(node),
         };
         for proc in procs {
-            self.net.procs[proc].paused_until = until;
+            let proc = &mut self.net.procs[proc];
+            proc.paused_until = proc.paused_until.max(until);
         }
         self.net.cover.hit("paused");
         let nodes = if cloud {
@@ -406,7 +409,14 @@ impl World {
             false => self.procs_of(node),
         };
         self.net.cover.hit("clock jumped");
-        self.net.leapt |= by >= 5 * SEC;
+        if by >= 5 * SEC {
+            self.net.leapt = true;
+            for of in 0..self.net.nodes.len() {
+                if cloud || of == node {
+                    self.net.disturb_fatally(of, self.net.now, "clock leapt");
+                }
+            }
+        }
         self.net.stood_still = true;
         for proc in procs {
             self.net.procs[proc].offset += by;

@@ -59,6 +59,11 @@ impl Net {
         let side = if direction == DOWN { CLIENT } else { TARGET };
         self.watch("sends", wire, direction, msg);
         if self.wires[wire].ends[1 - direction].rogue {
+            if msg.r#type == "resumed" && self.sniff.topics.contains_key(&msg.topic) {
+                self.fail("attachment", || {
+                    String::from("a stream goes on with a rogue")
+                });
+            }
             return;
         }
         if !msg

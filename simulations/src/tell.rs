@@ -161,9 +161,10 @@ impl<M: Machine> Host<M> {
                 if replayed > 0 {
                     net.cover.hit("stream resumed with bytes to replay");
                 }
-                if let Some(flow) = self.flows.get(&id) {
-                    net.flows[*flow].detached_at[self.side()] = None;
-                    net.flows[*flow].resumed += 1;
+                if let Some(flow) = self.flows.get(&id).copied() {
+                    self.check_kept(net, flow);
+                    net.flows[flow].detached_at[self.side()] = None;
+                    net.flows[flow].resumed += 1;
                 }
             }
         }
@@ -253,6 +254,7 @@ impl<M: Machine> Host<M> {
         match record.reason {
             Reason::GraceExpired => self.check_grace(net, flow, since),
             Reason::UnknownStream if side == CLIENT => net.cover.hit("orphaned"),
+            Reason::NoAnswer if side == CLIENT => self.check_answer(net, flow),
             _ => {}
         }
         if side == TARGET && record.reason == Reason::Done {

@@ -10,6 +10,8 @@ use crate::world::World;
 
 /// A stream resumes at the latest so long after a way is there: the longest wait for an answer, a pause, round trips.
 const RESUMES_WITHIN: Nanos = 8 * SEC;
+/// A `connecting` that is sent again is answered so soon: the longest dial, round trips, a transport that takes little.
+const ANSWERED_WITHIN: Nanos = 4 * SEC;
 
 impl Net {
     /// Processes of a node die or take each other's place until then: streams that live meanwhile may be beyond resuming.
@@ -103,19 +105,12 @@ impl<M: Machine> Host<M> {
         if of.excuse == Some("rogue") || of.fatal.is_some() || of.told_expired[1 - side] {
             return;
         }
-        // The acceptor has a grace of its own for an opener that has not been heard since `connected`.
-        let (least, most) = match side {
-            TARGET => (
-                self.grace.min(self.grace_unheard),
-                self.grace.max(self.grace_unheard),
-            ),
-            _ => (self.grace, self.grace),
-        };
+        let (least, most) = self.graces();
         let waited = since.map_or(0, |since| now.saturating_sub(since));
         let slack = 3 * self.habits.lag + 10 * MS; // It is told late.
         // Its end is told when `closed` has left.
         let late = waited > most + slack + 5 * SEC && !net.stood_still && !early_detached;
-        let early = waited + slack < least && !(net.leapt && self.habits.lag > 0);
+        let early = waited + slack < least && !net.leapt;
         if early || late {
             net.fail("grace", || {
                 format!("flow {flow} side {side}: expired after {waited}, not {least} to {most} ns")
@@ -123,6 +118,45 @@ impl<M: Machine> Host<M> {
         } else if open_for > RESUMES_WITHIN && other_lives {
             net.fail("resumption", || {
                 format!("flow {flow} side {side}: expired with a way for {open_for} ns")
+            });
+        }
+    }
+
+    /// The shortest and the longest that a stream is kept. The acceptor has a grace of its own for an opener that has not been heard since
+    /// `connected`.
+    fn graces(&self) -> (Nanos, Nanos) {
+        match self.side() {
+            TARGET => (
+                self.grace.min(self.grace_unheard),
+                self.grace.max(self.grace_unheard),
+            ),
+            _ => (self.grace, self.grace),
+        }
+    }
+
+    /// A stream that goes on was not kept for longer than the grace.
+    pub(crate) fn check_kept(&self, net: &mut Net, flow: FlowId) {
+        let of = &net.flows[flow];
+        let (side, now) = (self.side(), net.clock(self.proc).as_nanos());
+        let waited = of.detached_at[side].map_or(0, |since| now.saturating_sub(since));
+        let (_, most) = self.graces();
+        let excused = net.stood_still || of.detached_early || of.fatal.is_some();
+        if waited > most + 3 * self.habits.lag + 10 * MS && !excused {
+            net.fail("grace", || {
+                format!("flow {flow} side {side}: goes on after {waited} of {most} ns")
+            });
+        }
+    }
+
+    /// Nobody waits in vain for an answer that a way was there for.
+    pub(crate) fn check_answer(&self, net: &mut Net, flow: FlowId) {
+        let of = &net.flows[flow];
+        let harmed = matches!(of.excuse, Some("rogue" | "client left" | "no replica"));
+        let due = of.is_benign() && !of.base && !of.orphaned && !harmed && of.fatal.is_none();
+        let open_for = net.way_open_for(self.node);
+        if due && open_for > ANSWERED_WITHIN && !net.stood_still {
+            net.fail("resumption", || {
+                format!("flow {flow}: no answer with a way for {open_for} ns")
             });
         }
     }

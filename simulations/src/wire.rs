@@ -223,7 +223,9 @@ impl Net {
 
     pub(crate) fn release(&mut self, wire: WireId) {
         for direction in [UP, DOWN] {
-            self.wires[wire].pipes[direction].held_until = 0;
+            let pipe = &mut self.wires[wire].pipes[direction];
+            // A delivery that is scheduled may be for the time when it would have ended; another does no harm.
+            (pipe.held_until, pipe.scheduled) = (0, false);
             self.schedule_delivery(wire, direction);
         }
     }
