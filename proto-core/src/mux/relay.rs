@@ -235,9 +235,16 @@ impl Mux {
     /// A link is gone, and with it its routes.
     pub(super) fn lose_routes(&mut self, link: LinkId, now: Instant) {
         for id in self.relay.of_link(link) {
-            let Some(route) = self.relay.get(id) else {
+            let Some(route) = self.relay.get_mut(id) else {
                 continue;
             };
+            let stays = match route.opener == link {
+                true => Toward::Acceptor,
+                false => Toward::Opener,
+            };
+            if route.outlives_its_link(stays) {
+                continue;
+            }
             if route.opener == link {
                 self.tell_lost(id, Toward::Acceptor, Reason::NodeOffline);
             } else if route.asking.is_some() {

@@ -306,6 +306,19 @@ impl Route {
         self.ended = Some(reason);
     }
 
+    /// The link of the other end is gone. True: its last word came before that and is still to be passed on, and nothing
+    /// else is.
+    pub(crate) fn outlives_its_link(&mut self, toward: Toward) -> bool {
+        if self.shared(toward).last.is_none() || self.link(toward).is_none() {
+            return false;
+        }
+        let gone = self.half(toward.back());
+        gone.first = None;
+        gone.last = None;
+        gone.lane.clear();
+        true
+    }
+
     /// Everything was said: the route has no more use.
     pub(crate) fn is_over(&self) -> bool {
         let halves = [&self.toward_acceptor, &self.toward_opener];

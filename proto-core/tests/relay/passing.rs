@@ -100,3 +100,37 @@ fn a_replica_that_cannot_be_reached_costs_a_retry() {
     world.pass(Duration::from_millis(600));
     assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
 }
+
+#[test]
+fn what_an_end_says_last_is_passed_on_though_its_link_goes() {
+    for opener_first in [true, false] {
+        let (mut world, here) = relayed();
+        let there = world.at_edge();
+        let (from, to) = match opener_first {
+            true => world.link_of(Who::Hub(0), Who::Hub(1)),
+            false => world.link_of(Who::Edge, Who::Hub(1)),
+        };
+        match opener_first {
+            true => world.hubs[0].handle_socket_error(here, world.now),
+            false => world.edge.handle_socket_error(there, world.now),
+        }
+        loop {
+            world.drain(from.0);
+            let msg = match opener_first {
+                true => world.hubs[0].poll_transmit(from.1, world.now),
+                false => world.edge.poll_transmit(from.1, world.now),
+            };
+            let Some(msg) = msg else { break };
+            world.hubs[1].handle_message(to.1, msg, world.now);
+        }
+        world.cut(from.0, to.0);
+        world.settle();
+        let heard = match opener_first {
+            true => world.log(Who::Edge).closed.contains(&there),
+            false => world.log(Who::Hub(0)).closed.contains(&here),
+        };
+        assert!(heard, "the other end of {from:?}");
+        assert!(world.hubs[1].stream_infos().is_empty(), "{opener_first}");
+        assert_eq!(world.budgets[1].used(), 0);
+    }
+}
