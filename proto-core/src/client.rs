@@ -21,7 +21,7 @@ use crate::target::Target;
 use crate::time::Instant;
 use crate::uplink::{DialectChoice, UplinkSettings, Uplinks};
 use crate::wire::CATEGORY_SSH;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -79,6 +79,8 @@ pub struct Client {
     uplinks: Uplinks,
     /// Streams that have not been attached yet, or whose `connecting` is to be sent by another link.
     fresh: BTreeSet<StreamId>,
+    /// What was asked for and has had no answer.
+    asked: BTreeMap<StreamId, Target>,
     /// A link has been up.
     was_linked: bool,
     /// Tries before that.
@@ -106,6 +108,7 @@ impl Client {
             node: config.node,
             uplinks: Uplinks::new(settings, &mut mux, now),
             fresh: BTreeSet::new(),
+            asked: BTreeMap::new(),
             was_linked: false,
             tries: 0,
             addresses: config.addresses.max(1),
@@ -156,6 +159,7 @@ impl Client {
             client: String::new(),
             trace_id: String::new(),
         };
+        self.asked.insert(id, target.clone());
         self.mux.add_opened(id, new, now);
         if !early.is_empty() {
             self.mux.handle_early(id, early, now);
@@ -281,15 +285,10 @@ impl Client {
         }
     }
 
-    fn explain(&self, id: StreamId, reason: Reason) -> String {
-        let stream = self.mux.stream(id);
-        let target = stream.and_then(|stream| Target::parse(&stream.identity.addr).ok());
-        line_of(reason, &self.node, target.as_ref())
-    }
-
     fn open_failed(&mut self, id: StreamId, reason: Reason) {
+        let asked = self.asked.remove(&id);
         let text = match self.mux.take_said(id) {
-            text if text.is_empty() => self.explain(id, reason),
+            text if text.is_empty() => line_of(reason, &self.node, asked.as_ref()),
             text => text,
         };
         let why = match (self.fresh.remove(&id), self.no_link) {
@@ -310,7 +309,7 @@ impl Client {
     }
 
     fn tell(&mut self, output: ClientOutput) {
-        self.mux.emit(Output::Client(output));
+        self.mux.emit_first(Output::Client(output)); // Before what follows from it.
     }
 
     fn first_link_deadline(&self) -> Option<Instant> {
@@ -369,7 +368,10 @@ machine_over_mux!(Client {
                     }
                     return Some(output);
                 }
-                Item::Opened(id, _) => self.tell(ClientOutput::Opened { id }),
+                Item::Opened(id, _) => {
+                    self.asked.remove(&id);
+                    self.tell(ClientOutput::Opened { id });
+                }
                 Item::OpenFailed(id, reason, _) => self.open_failed(id, reason),
                 Item::WantsWay(id, at) => self.find_way(id, at),
                 Item::Drained(link, at) => self.uplinks.drained(&mut self.mux, link, at),

@@ -95,7 +95,13 @@ fn drain(machine: &mut impl Machine, log: &mut Log, now: Instant) -> bool {
             Output::Event(Event::StreamEnded(record)) => log.records.push(record),
             Output::Event(event) => log.events.push(event),
             Output::Connect(attempt) => log.attempts.push(attempt),
-            Output::Client(told) => log.told.push(told),
+            Output::Client(told) => {
+                if let ClientOutput::NotOpened { id, .. } = &told {
+                    let over = log.records.iter().any(|record| record.id == *id);
+                    assert!(!over, "its end before the answer");
+                }
+                log.told.push(told);
+            }
             Output::TransmitReady(_) | Output::LinkReadable(_) | Output::Cluster(_) => {}
         }
     }
