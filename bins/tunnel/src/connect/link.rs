@@ -75,13 +75,13 @@ fn carry(server: LinkServer, node: NodeName, target: Target) -> Result<(), End> 
             let _ = up.shutdown(Shutdown::Write);
         })?;
     let (tell_gone, gone) = oneshot::channel();
-    let down =
-        std::thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || match fill_stdout(&ours) {
-                Err(Broken::Abandoned) => drop(tell_gone.send(())),
-                Ok(()) | Err(_) => {}
-            })?;
+    let down = std::thread::Builder::new()
+        .name("stdout".into())
+        .spawn(move || {
+            if let Err(Broken::Abandoned) = fill_stdout(&ours) {
+                let _ = tell_gone.send(());
+            }
+        })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
