@@ -25,10 +25,10 @@ use tunnel_tests::wait::{is_long, millis, secs, wait_until};
 use tunnel_tests::world::Settings;
 use tunnel_tests::{Cloud, Connect, World};
 
-/// How soon a stream moves again once its way is back, where the edge knows that it is: it was told, or tries at once.
+/// How soon a detached stream moves again once its way is back.
 const BACK_MAX: Duration = millis(1_000);
-/// The same where it has to find out: the pauses between its tries may have grown by then.
-const FOUND_MAX: Duration = secs(11);
+/// The same where no link was given up: TCP sends again by itself, after pauses that double.
+const SENT_AGAIN_MAX: Duration = secs(2);
 
 fn measured(what: &str, times: &[(&str, Duration)]) {
     let times: Vec<String> = times
@@ -89,7 +89,7 @@ impl<'a> Sessions<'a> {
     }
 }
 
-fn outlive(how: Cut, name: &str, limit: Duration) {
+fn outlive(how: Cut, name: &str) {
     let fleet = Fleet::start(1, plain);
     let mut sessions = Sessions::start(&fleet);
     let lengths: &[u64] = if is_long() { &[1, 10, 60] } else { &[1, 10] };
@@ -99,11 +99,11 @@ fn outlive(how: Cut, name: &str, limit: Duration) {
         thread::sleep(secs(*length));
         let back_at = Instant::now();
         fleet.networks.mend(how);
-        // In a second nobody gives a link up: TCP sends again by itself, after pauses that double.
+        // In a second nobody gives a link up, but for a reset.
         let limit = if *length == 1 {
-            limit.max(secs(2))
+            SENT_AGAIN_MAX
         } else {
-            limit
+            BACK_MAX
         };
         sessions.move_again(&format!("{name} for {length} s"), back_at, limit);
     }
@@ -112,17 +112,17 @@ fn outlive(how: Cut, name: &str, limit: Duration) {
 
 #[test]
 fn sessions_outlive_an_interface_that_goes_down() {
-    outlive(Cut::Down, "interface down", BACK_MAX);
+    outlive(Cut::Down, "interface down");
 }
 
 #[test]
 fn sessions_outlive_a_line_that_swallows_everything() {
-    outlive(Cut::Drop, "DROP both ways", FOUND_MAX);
+    outlive(Cut::Drop, "DROP both ways");
 }
 
 #[test]
 fn sessions_outlive_resets() {
-    outlive(Cut::Reset, "RST", FOUND_MAX);
+    outlive(Cut::Reset, "RST");
 }
 
 #[test]
@@ -167,9 +167,7 @@ fn sessions_outlive_a_proxy_that_cuts_the_idle_and_the_old() {
         let settings = settings.set("cloud.addresses", vec![address]);
         match is_long() {
             true => settings,
-            false => settings
-                .set("heartbeat.interval", "1s")
-                .set("reconnect.reset_after", "1s"),
+            false => settings.set("heartbeat.interval", "1s"),
         }
     });
     let proxy = proxy.unwrap();
@@ -195,7 +193,7 @@ fn sessions_outlive_a_proxy_that_cuts_the_idle_and_the_old() {
 #[test]
 fn a_copy_arrives_whole_through_random_cuts() {
     let (mib, cuts) = if is_long() { (1024, 50) } else { (256, 15) };
-    let fleet = Fleet::start(1, |settings, _, _| settings.set("reconnect.max", "500ms"));
+    let fleet = Fleet::start(1, plain);
     let (file, copy) = (fleet.world.path("file"), fleet.world.path("copy"));
     let mut random = fs::File::open("/dev/urandom").unwrap();
     let mut source = (&mut random).take(mib << 20);
@@ -328,10 +326,7 @@ fn a_detached_stream_moves_again_within_a_second() {
     let echo = Target::echo();
     let cloud = world.cloud();
     let line = Cutter::to(&cloud.grpc);
-    // Each cut finds a link that has held, as on a line that is cut now and then.
-    let settings = world
-        .edge_settings("node-A", line.address(), &echo.address())
-        .set("reconnect.reset_after", "50ms");
+    let settings = world.edge_settings("node-A", line.address(), &echo.address());
     let mut edge = world.edge_with("node-A", settings);
     edge.process.wait_status("link", "up", secs(10));
     let mut open = cloud.open("node-A");
