@@ -49,6 +49,68 @@ fn a_command_runs_on_node_a_with_its_output_and_status() {
 }
 
 #[test]
+fn a_session_lives_through_cuts_kills_and_a_rolling_update() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(binary("tunnel"))
+        .args(["demo", "--replicas", "3", "--torture"])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}{words}");
+    println!("{report}");
+    let stalls = report.lines().filter(|line| line.ends_with(" ms")).count();
+    assert_eq!(stalls, 9, "eight acts and the sum: {report}");
+    assert!(report.contains("each once and in order"), "{report}");
+    nothing_left(dir.path());
+}
+
+#[test]
+fn a_second_terminal_cuts_and_kills_under_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = Command::new(binary("tunnel"))
+        .args([
+            "demo",
+            "--replicas",
+            "2",
+            "--",
+            "echo up; read word; echo $word",
+        ])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(out.next().unwrap().unwrap(), "up");
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    let control = fs::read_dir(dir.path()).unwrap().flatten().next().unwrap();
+    let control = control.path().join("control");
+    for (order, word) in [
+        ("cut", "was cut"),
+        ("kill", "was killed"),
+        ("roll", "was replaced"),
+    ] {
+        fs::write(&control, format!("{order}\n")).unwrap();
+        assert!(
+            err.by_ref().flatten().any(|line| line.contains(word)),
+            "nothing says that it {word}"
+        );
+    }
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"still here\n").unwrap();
+    assert_eq!(out.next().unwrap().unwrap(), "still here");
+    drop(err);
+    assert!(child.wait().unwrap().success());
+    nothing_left(dir.path());
+}
+
+#[test]
 fn an_interrupt_in_the_middle_leaves_nothing() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let dir = tempfile::tempdir().unwrap();

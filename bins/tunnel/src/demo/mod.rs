@@ -14,7 +14,7 @@ mod words;
 
 pub(crate) use child::exec_child;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -114,6 +114,7 @@ fn prepare() -> Result<Demo, Stop> {
         statuses: Vec::new(),
         sshds: Vec::new(),
         cluster: None,
+        orders: VecDeque::new(),
         shell: None,
         made_privsep,
         folder,
@@ -132,6 +133,8 @@ struct Demo {
     sshds: Vec<Sshd>,
     /// Where there are several replicas.
     cluster: Option<Cluster>,
+    /// Asked for and not done yet.
+    orders: VecDeque<Order>,
     shell: Option<Child>,
     made_privsep: bool,
     folder: Folder,
@@ -307,8 +310,11 @@ impl Demo {
                 }
                 Ok(())
             }
-            // While something is being done to the cluster nothing else is.
-            Ok(Event::Order(_)) => Ok(()),
+            // While something is being done to the cluster the next waits.
+            Ok(Event::Order(order)) => {
+                self.orders.push_back(order);
+                Ok(())
+            }
             Ok(Event::Signal(signal)) => Err(Some(Stop::Signal(signal))),
             Ok(Event::ChildEnded) => {
                 self.sshds.iter().for_each(Sshd::reap);
@@ -350,7 +356,12 @@ impl Demo {
                 Ok(Event::Signal(signal)) => return Err(Stop::Signal(signal)),
                 Ok(Event::ChildEnded) => self.sshds.iter().for_each(Sshd::reap),
                 Ok(Event::Notified(..)) => {}
-                Ok(Event::Order(order)) => self.obey(order)?,
+                Ok(Event::Order(order)) => {
+                    self.orders.push_back(order);
+                    while let Some(order) = self.orders.pop_front() {
+                        self.obey(order)?;
+                    }
+                }
                 Err(_) => return Err("its signals went away".to_owned().into()),
             }
         }
