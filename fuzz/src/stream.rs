@@ -116,6 +116,7 @@ impl End for NodeHub {
             instance: Instance::parse("0c7e.1").filter(|_| dialect == Dialect::V1),
             spelling: node(),
             remote: "192.0.2.2:1".into(),
+            draining: false,
             wall_ms: 0,
         };
         Some(self.link_up(up, now))

@@ -140,8 +140,9 @@ pub enum ClusterOutput {
         /// Which.
         replica: ReplicaId,
     },
-    /// A hub: this replica's newest link to its edge has come, changed, or gone (`None`). The others are to be told.
-    Held(Option<Held>),
+    /// A hub: this replica's links to its edge have come, changed, or gone: the newest of each of its processes. The others
+    /// are to be told.
+    Held(Vec<Held>),
     /// A hub: nobody is known to hold its node; ask the registry. `handle_found` hears the answer.
     FindNode,
     /// A hub: this replica, the registry's answer, does not hold its node.

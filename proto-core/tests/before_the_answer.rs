@@ -21,6 +21,7 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
         instance: None,
         spelling: node,
         remote: String::new(),
+        draining: false,
         wall_ms: 0,
     };
     let link = hub.link_up(up, now);

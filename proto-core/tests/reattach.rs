@@ -23,6 +23,7 @@ fn link_up(hub: &mut NodeHub, dialect: Dialect, instance: Option<&str>) -> LinkI
         instance: instance.and_then(Instance::parse),
         spelling: NodeName::parse("node-A").expect("a name"),
         remote: String::new(),
+        draining: false,
         wall_ms: 0,
     };
     hub.link_up(up, NOW)

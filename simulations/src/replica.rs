@@ -134,6 +134,7 @@ impl World {
             instance,
             spelling: name(node),
             remote: String::from("192.0.2.1:1"),
+            draining: false,
             wall_ms: 0,
         };
         let net = &mut self.net;

@@ -29,6 +29,8 @@ pub struct LinkUp {
     pub spelling: NodeName,
     /// The edge's address, for people.
     pub remote: String,
+    /// Its process leaves: it takes nothing over, and gets nothing new.
+    pub draining: bool,
     /// The replica's clock, in milliseconds since 1970: other replicas compare by it.
     pub wall_ms: u64,
 }
@@ -77,7 +79,9 @@ impl NodeHub {
             // A base edge doesn't say: each of its links is another process's.
             None => Instance::random(&mut self.mux.rng).next(),
         };
-        self.replace(|held| held.instance.is_same_process(&instance), now);
+        if !up.draining {
+            self.replace(|held| held.instance.is_same_process(&instance), now);
+        }
         let spelling = up.spelling.to_string();
         self.node = up.spelling;
         let link = self.mux.add_link(
@@ -95,9 +99,12 @@ impl NodeHub {
             spelling,
             instance,
             since_ms: up.wall_ms.max(self.ways.latest_ms() + 1),
-            draining: false,
+            draining: up.draining,
         };
         self.ways.edge_up(link, held);
+        if up.draining {
+            self.mux.set_draining(link);
+        }
         self.drain_later(link, Duration::ZERO, now);
         self.tell_held();
         // Whether the process left its older links or lost them: its streams move to the new one.
@@ -196,12 +203,9 @@ impl NodeHub {
         self.tell_held();
     }
 
-    /// The other replicas hear of every change of the newest link that is here.
+    /// The other replicas hear of every change of the newest links that are here.
     pub(super) fn tell_held(&mut self) {
-        let held = self.ways.newest_edge().map(|(_, held)| Held {
-            draining: held.draining || self.draining,
-            ..held.clone()
-        });
+        let held = self.ways.newest_of_each();
         if held != self.held_told {
             self.held_told.clone_from(&held);
             self.mux.emit(Output::Cluster(ClusterOutput::Held(held)));
@@ -250,6 +254,12 @@ impl NodeHub {
             }
             self.drains.pop_first();
             self.mux.send_drain(link);
+            // From now on it goes elsewhere, and so does what is new. Until then it is as good as any.
+            let is_edge = |link: &crate::link::Link| link.kind == LinkKind::Edge;
+            if self.mux.link(link).is_some_and(is_edge) {
+                self.mux.set_draining(link);
+                self.edge_drains(link);
+            }
         }
     }
 

@@ -82,7 +82,7 @@ pub struct NodeHub {
     clients: BTreeMap<LinkId, Client>,
     ways: Ways,
     /// What the others were told last.
-    held_told: Option<Held>,
+    held_told: Vec<Held>,
     /// This replica leaves.
     draining: bool,
     /// When each link is told so.
@@ -101,7 +101,7 @@ impl NodeHub {
             waiting: BTreeSet::new(),
             clients: BTreeMap::new(),
             ways: Ways::default(),
-            held_told: None,
+            held_told: Vec::new(),
             draining: false,
             drains: BTreeSet::new(),
             node_wait,

@@ -82,14 +82,16 @@ impl Ways {
         own.chain(others).max().unwrap_or(0)
     }
 
-    pub(super) fn newest_edge(&self) -> Option<(LinkId, &Held)> {
-        let mut newest: Option<(LinkId, &Held)> = None;
-        for (link, held) in &self.edges {
-            if newest.is_none_or(|(_, best)| held.is_newer_than(best)) {
-                newest = Some((*link, held));
+    /// The newest link of each process that has one here.
+    pub(super) fn newest_of_each(&self) -> Vec<Held> {
+        let mut newest: BTreeMap<&str, &Held> = BTreeMap::new();
+        for held in self.edges.values() {
+            let best = newest.entry(held.instance.uuid()).or_insert(held);
+            if held.is_newer_than(best) {
+                *best = held;
             }
         }
-        newest
+        newest.into_values().cloned().collect()
     }
 
     /// The replica that an attempt was for.
@@ -180,13 +182,14 @@ impl NodeHub {
         self.look_around(now);
     }
 
-    /// "The later one wins": another process's link, set up elsewhere after the one here, ends it, unless it drains.
+    /// "The later one wins": another process's link, set up elsewhere after the one here, ends it, unless either drains.
     fn yield_to_newer(&mut self, now: Instant) {
         let holders = self.ways.holders.clone();
         self.replace(
             |own| {
                 !holders.iter().any(|holder| {
-                    !holder.held.instance.is_same_process(&own.instance)
+                    !holder.held.draining
+                        && !holder.held.instance.is_same_process(&own.instance)
                         && holder.held.is_newer_than(own)
                 })
             },
@@ -407,7 +410,7 @@ impl NodeHub {
             }
             self.waiting.insert((until, id));
         }
-        if self.draining && !is_resume {
+        if self.draining && !is_resume && self.clients.contains_key(&opener) {
             return self.refuse_claim(id, Reason::Draining, now);
         }
         self.lead(id, now);

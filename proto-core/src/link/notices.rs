@@ -1,6 +1,6 @@
 //! What a control link has to say, and has said: this replica's nodes (PROTOCOL.md, `here` and `gone`).
 //!
-//! State, not a queue: for each node there is one wish at most, and what is sent is decided when there is room for it.
+//! State, not a queue: for each node and process there is one wish at most, and what is sent is decided when there is room for it.
 
 use crate::name::NodeName;
 use crate::proto::StreamMsg;
@@ -8,25 +8,28 @@ use crate::reason::Reason;
 use crate::replica::Held;
 use crate::wire::{CATEGORY_LINK, Kind};
 use alloc::collections::BTreeMap;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+
+/// What something is said of: a node, and one of its processes by its uuid.
+pub(crate) type Subject = (NodeName, String);
 
 /// The wishes and the last words of one link.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     /// What is to be said of these.
-    wanted: BTreeMap<NodeName, Option<Arc<Held>>>,
+    wanted: BTreeMap<Subject, Option<Arc<Held>>>,
     /// What the other side knows, once it has read all.
-    told: BTreeMap<NodeName, Arc<Held>>,
+    told: BTreeMap<Subject, Arc<Held>>,
 }
 
 impl Notices {
-    /// This is the state of a node now.
-    pub(crate) fn set(&mut self, node: NodeName, held: Option<Arc<Held>>) {
-        if self.told.get(&node) == held.as_ref() {
-            self.wanted.remove(&node);
+    /// This is the newest link of a node's process now.
+    pub(crate) fn set(&mut self, what: Subject, held: Option<Arc<Held>>) {
+        if self.told.get(&what) == held.as_ref() {
+            self.wanted.remove(&what);
         } else {
-            self.wanted.insert(node, held);
+            self.wanted.insert(what, held);
         }
     }
 
@@ -36,14 +39,14 @@ impl Notices {
 
     /// The next to be said.
     pub(crate) fn pop(&mut self) -> Option<StreamMsg> {
-        let (node, held) = self.wanted.pop_first()?;
+        let (what, held) = self.wanted.pop_first()?;
         let (kind, said) = match held {
             Some(held) => {
-                self.told.insert(node, held.clone());
+                self.told.insert(what, held.clone());
                 (Kind::Here, held)
             }
             // `set` leaves out what was never said.
-            None => (Kind::Gone, self.told.remove(&node)?),
+            None => (Kind::Gone, self.told.remove(&what)?),
         };
         Some(message(kind, &said))
     }
@@ -69,13 +72,12 @@ fn message(kind: Kind, held: &Held) -> StreamMsg {
 mod tests {
     use super::*;
     use crate::instance::Instance;
-    use alloc::string::String;
     use alloc::vec::Vec;
 
     #[test]
     fn what_changes_while_there_is_no_room_is_said_once() {
         let mut notices = Notices::default();
-        let node = NodeName::parse("node-A").expect("a name");
+        let node = (NodeName::parse("node-A").expect("a name"), "a".to_string());
         for link in 1..100 {
             notices.set(node.clone(), Some(held(link)));
             notices.set(node.clone(), None);

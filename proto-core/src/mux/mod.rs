@@ -18,9 +18,10 @@ mod uplinks;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::link::heartbeat::{Heartbeat, Mode};
+use crate::link::notices::Subject;
 use crate::link::schedule::Place;
 use crate::link::{Link, NewLink};
-use crate::name::{NodeName, Topic};
+use crate::name::Topic;
 use crate::output::{Event, LinkEnd, LinkId, LinkLoss, Output, StreamId, Timer};
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
@@ -289,10 +290,17 @@ impl Mux {
         self.settle_link(id);
     }
 
-    /// Control: the other side is to know this of a node.
-    pub(crate) fn notice(&mut self, id: LinkId, node: NodeName, held: Option<Arc<Held>>) {
+    /// Nothing new goes by this link.
+    pub(crate) fn set_draining(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.notices.set(node, held);
+            link.draining = true;
+        }
+    }
+
+    /// Control: the other side is to know this of a node.
+    pub(crate) fn notice(&mut self, id: LinkId, what: Subject, held: Option<Arc<Held>>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.notices.set(what, held);
             self.settle_link(id);
         }
     }

@@ -83,9 +83,8 @@ pub struct Peers {
     config: PeersConfig,
     me: ReplicaId,
     addresses: BTreeMap<String, Address>,
-    held: BTreeMap<NodeName, Arc<Held>>,
+    held: BTreeMap<NodeName, Vec<Arc<Held>>>,
     said: Said,
-    draining: bool,
     down: bool,
     mux: Mux,
 }
@@ -100,7 +99,6 @@ impl Peers {
             config,
             addresses: BTreeMap::new(),
             held: BTreeMap::new(),
-            draining: false,
             down: false,
             mux,
         }
@@ -154,7 +152,10 @@ impl Peers {
             .add_link(control(LinkKind::ControlOut, remote), now);
         address.reach = Reach::Up(link, replica);
         for (node, held) in &self.held {
-            self.mux.notice(link, node.clone(), Some(held.clone()));
+            for held in held {
+                self.mux
+                    .notice(link, subject(node, held), Some(held.clone()));
+            }
         }
         // What it holds can be reached from now on: hubs that had no way to it hear of it again.
         for node in self.said.nodes_of(replica) {
@@ -185,29 +186,27 @@ impl Peers {
         Some(link)
     }
 
-    /// What this replica holds of a node now: its newest link, or nothing.
-    pub fn held(&mut self, node: &NodeName, held: Option<Held>) {
-        let held = held.map(|held| {
-            Arc::new(Held {
-                draining: held.draining || self.draining,
-                ..held
-            })
-        });
-        match &held {
-            Some(held) => self.held.insert(node.clone(), held.clone()),
-            None => self.held.remove(node),
+    /// What this replica holds of a node now: the newest link of each of its processes, or nothing.
+    pub fn held(&mut self, node: &NodeName, held: Vec<Held>) {
+        let held: Vec<Arc<Held>> = held.into_iter().map(Arc::new).collect();
+        let before = match held.is_empty() {
+            true => self.held.remove(node),
+            false => self.held.insert(node.clone(), held.clone()),
         };
+        let is_here = |old: &Arc<Held>| {
+            held.iter()
+                .any(|held| held.instance.is_same_process(&old.instance))
+        };
+        let gone = before.into_iter().flatten().filter(|old| !is_here(old));
+        let gone: Vec<_> = gone.map(|old| subject(node, &old)).collect();
         for link in self.control_links() {
-            self.mux.notice(link, node.clone(), held.clone());
-        }
-    }
-
-    /// This replica leaves: the others send it nothing new.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        for node in self.held.keys().cloned().collect::<Vec<_>>() {
-            let held = self.held.get(&node).map(|held| Held::clone(held));
-            self.held(&node, held);
+            for gone in &gone {
+                self.mux.notice(link, gone.clone(), None);
+            }
+            for held in &held {
+                self.mux
+                    .notice(link, subject(node, held), Some(held.clone()));
+            }
         }
     }
 
@@ -326,6 +325,10 @@ impl Address {
     fn is_wanted(&self) -> bool {
         self.listed || matches!(self.reach, Reach::Up(..))
     }
+}
+
+fn subject(node: &NodeName, held: &Held) -> (NodeName, String) {
+    (node.clone(), held.instance.uuid().into())
 }
 
 fn control(kind: LinkKind, remote: String) -> NewLink {

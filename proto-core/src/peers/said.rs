@@ -1,7 +1,8 @@
 //! What others have said that they hold, by the control links that they said it on.
 
-use super::{BTreeMap, BTreeSet, LinkId, NodeName, ReplicaId, StreamMsg, Vec};
+use super::{BTreeMap, BTreeSet, LinkId, NodeName, ReplicaId, StreamMsg, String, Vec};
 use crate::instance::Instance;
+use crate::link::notices::Subject;
 use crate::reason::Reason;
 use crate::replica::{Held, Holder};
 use crate::wire::Kind;
@@ -13,9 +14,9 @@ const SINCE_MS_MAX: u64 = 1 << 48;
 #[derive(Debug)]
 pub(super) struct Said {
     nodes_per_peer_max: usize,
-    links: BTreeMap<LinkId, (ReplicaId, BTreeSet<NodeName>)>,
-    /// By node and link: a replica may be heard on two links for a while, of which the newer is believed.
-    held: BTreeMap<NodeName, BTreeMap<LinkId, Held>>,
+    links: BTreeMap<LinkId, (ReplicaId, BTreeSet<Subject>)>,
+    /// By node, and by link and process: a replica may be heard on two links for a while, of which the newer is believed.
+    held: BTreeMap<NodeName, BTreeMap<(LinkId, String), Held>>,
 }
 
 impl Said {
@@ -40,10 +41,10 @@ impl Said {
         let Some((_, nodes)) = self.links.remove(&link) else {
             return BTreeSet::new();
         };
-        for node in &nodes {
-            self.remove(node, link);
+        for (node, uuid) in &nodes {
+            self.remove(node, (link, uuid.clone()));
         }
-        nodes
+        nodes.into_iter().map(|(node, _)| node).collect()
     }
 
     /// `here` or `gone`. The node of which something else holds now; `Err`: it means nothing, and why.
@@ -71,36 +72,39 @@ impl Said {
         let Some((_, nodes)) = self.links.get_mut(&link) else {
             return Err("not for this kind of link");
         };
+        let uuid = String::from(held.instance.uuid());
+        let subject = (node.clone(), uuid.clone());
+        let key = (link, uuid);
         match Kind::parse(&msg.r#type) {
             Some(Kind::Here) => {
-                if nodes.len() >= self.nodes_per_peer_max && !nodes.contains(&node) {
+                if nodes.len() >= self.nodes_per_peer_max && !nodes.contains(&subject) {
                     return Err("more nodes than one replica may hold");
                 }
-                nodes.insert(node.clone());
+                nodes.insert(subject);
                 let before = self
                     .held
                     .entry(node.clone())
                     .or_default()
-                    .insert(link, held.clone());
+                    .insert(key, held.clone());
                 Ok((before.as_ref() != Some(&held)).then_some(node))
             }
             Some(Kind::Gone) => {
-                let known = self.held.get(&node).and_then(|links| links.get(&link));
+                let known = self.held.get(&node).and_then(|said| said.get(&key));
                 if !known.is_some_and(|known| known.is_same_link(&held)) {
                     return Err("gone before");
                 }
-                nodes.remove(&node);
-                self.remove(&node, link);
+                nodes.remove(&subject);
+                self.remove(&node, key);
                 Ok(Some(node))
             }
             _ => Err("out of place"),
         }
     }
 
-    fn remove(&mut self, node: &NodeName, link: LinkId) {
-        if let Some(links) = self.held.get_mut(node) {
-            links.remove(&link);
-            if links.is_empty() {
+    fn remove(&mut self, node: &NodeName, key: (LinkId, String)) {
+        if let Some(said) = self.held.get_mut(node) {
+            said.remove(&key);
+            if said.is_empty() {
                 self.held.remove(node);
             }
         }
@@ -111,21 +115,21 @@ impl Said {
         self.links
             .values()
             .filter(|(of, _)| *of == replica)
-            .flat_map(|(_, nodes)| nodes.iter().cloned())
+            .flat_map(|(_, nodes)| nodes.iter().map(|(node, _)| node.clone()))
             .collect()
     }
 
     /// Who holds a node, the latest first.
     pub(super) fn holders(&self, node: &NodeName) -> Vec<Holder> {
-        let mut of: BTreeMap<ReplicaId, &Held> = BTreeMap::new();
-        for (link, held) in self.held.get(node).into_iter().flatten() {
+        let mut of: BTreeMap<(ReplicaId, &str), &Held> = BTreeMap::new();
+        for ((link, uuid), held) in self.held.get(node).into_iter().flatten() {
             if let Some((replica, _)) = self.links.get(link) {
-                of.insert(*replica, held); // In the order of their links: the newest word stays.
+                of.insert((*replica, uuid), held); // In the order of their links: the newest word stays.
             }
         }
         let mut holders: Vec<Holder> = of
             .into_iter()
-            .map(|(replica, held)| Holder {
+            .map(|((replica, _), held)| Holder {
                 replica,
                 held: held.clone(),
             })

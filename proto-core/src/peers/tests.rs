@@ -157,16 +157,28 @@ fn one_peer_can_t_fill_the_memory() {
 }
 
 #[test]
-fn a_replica_that_leaves_says_so_of_all_that_it_holds() {
+fn each_process_of_a_node_is_told_of() {
     let mut world = World::new(2);
-    world.hold(1, "node-A", "a.1", 10);
+    let held = |instance: &str, since_ms, draining| Held {
+        spelling: "node-A".into(),
+        instance: Instance::parse(instance).expect("well-formed"),
+        since_ms,
+        draining,
+    };
+    let (old, new) = (held("a.1", 10, true), held("b.1", 20, false));
+    world.hold_all(1, "node-A", alloc::vec![old.clone(), new.clone()]);
     world.settle();
-    world.peers[1].drain();
+    let both = ["1 b.1", "1 a.1 draining"];
+    assert_eq!(world.believed(0, "node-A"), both);
+    world.cut(1);
+    world.pass(SECOND * 30);
+    assert_eq!(world.believed(0, "node-A"), both);
+    world.hold_all(1, "node-A", alloc::vec![new]);
     world.settle();
-    assert_eq!(world.believed(0, "node-A"), ["1 a.1 draining"]);
-    world.hold(1, "node-B", "b.1", 10);
+    assert_eq!(world.believed(0, "node-A"), ["1 b.1"]);
+    world.drop_node(1, "node-A");
     world.settle();
-    assert_eq!(world.believed(0, "node-B"), ["1 b.1 draining"]);
+    assert!(world.believed(0, "node-A").is_empty());
 }
 
 #[test]
@@ -324,11 +336,15 @@ impl World {
             since_ms,
             draining: false,
         };
-        self.peers[at].held(&name(node), Some(held));
+        self.hold_all(at, node, alloc::vec![held]);
+    }
+
+    fn hold_all(&mut self, at: usize, node: &str, held: Vec<Held>) {
+        self.peers[at].held(&name(node), held);
     }
 
     fn drop_node(&mut self, at: usize, node: &str) {
-        self.peers[at].held(&name(node), None);
+        self.peers[at].held(&name(node), Vec::new());
     }
 
     fn believed(&self, at: usize, node: &str) -> Vec<String> {
@@ -349,7 +365,10 @@ impl World {
     fn truth(&self, at: usize, node: &str) -> Vec<String> {
         let others = self.peers.iter().enumerate().filter(|(of, _)| *of != at);
         others
-            .filter_map(|(of, peers)| Some((of, peers.held.get(&name(node))?)))
+            .flat_map(|(of, peers)| {
+                let held = peers.held.get(&name(node)).into_iter().flatten();
+                held.map(move |held| (of, held))
+            })
             .map(|(of, held)| format!("{of} {}", held.instance))
             .collect()
     }

@@ -188,6 +188,7 @@ fn an_edge_reaches_no_stream_but_its_own() {
         instance: proto_core::Instance::parse("rogue.1"),
         spelling: name(),
         remote: "rogue".into(),
+        draining: false,
         wall_ms: 0,
     };
     let connected = sniffed(&world, Who::Edge, "connected");

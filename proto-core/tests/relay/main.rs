@@ -46,7 +46,7 @@ struct Log {
     input: BTreeMap<StreamId, Vec<u8>>,
     output: BTreeMap<StreamId, Vec<u8>>,
     closed: BTreeSet<StreamId>,
-    held: Option<Held>,
+    held: Vec<Held>,
     finds: usize,
 }
 
@@ -129,6 +129,7 @@ impl World {
                     instance: attempt.version_1.then(|| attempt.instance.clone()),
                     spelling: name(),
                     remote: "edge".into(),
+                    draining: false,
                     wall_ms: self.wall_ms,
                 };
                 let there = self.hubs[hub].link_up(up, self.now);
@@ -294,7 +295,7 @@ impl World {
         for hub in first..self.hubs.len() {
             let mut holders = Vec::new();
             for other in (first..self.hubs.len()).filter(|other| *other != hub) {
-                if let Some(held) = self.log(Who::Hub(other)).held.clone() {
+                for held in self.log(Who::Hub(other)).held.clone() {
                     let replica = replica(other);
                     holders.push(Holder { replica, held });
                 }

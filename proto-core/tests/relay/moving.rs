@@ -59,7 +59,7 @@ fn a_newer_link_of_the_same_process_takes_its_streams_over_before_the_old_one_en
 fn another_process_of_the_node_ends_the_older_ones_link() {
     let mut world = World::new(2, Config::default());
     world.edge_connects(0);
-    let held = world.log(Who::Hub(0)).held.clone().expect("held");
+    let held = world.log(Who::Hub(0)).held[0].clone();
     let newer = Held {
         instance: proto_core::Instance::parse("other.1").expect("an instance"),
         since_ms: held.since_ms + 1,
@@ -72,7 +72,7 @@ fn another_process_of_the_node_ends_the_older_ones_link() {
     world.hubs[0].set_holders(vec![holder], world.now);
     world.settle();
     assert!(!world.hubs[0].is_linked());
-    assert_eq!(world.log(Who::Hub(0)).held, None, "`gone` is told");
+    assert!(world.log(Who::Hub(0)).held.is_empty(), "`gone` is told");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_clients_session_goes_on_by_another_replica() {
     let mut world = World::new(3, Config::default());
     world.zero_is_client = true;
     world.edge_connects(2);
-    let instance = world.log(Who::Hub(2)).held.clone().expect("held").instance;
+    let instance = world.log(Who::Hub(2)).held[0].clone().instance;
     world.client_knows(1, &instance.to_string());
     let here = world.open(0, b"hello");
     assert_eq!(world.log(Who::Hub(0)).replies.get(&here), Some(&200));
@@ -96,11 +96,58 @@ fn a_clients_session_goes_on_by_another_replica() {
 }
 
 #[test]
+fn a_draining_replica_is_as_good_as_any_until_its_edge_is_told() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(1);
+    let now = world.now;
+    world.hubs[1].drain(Duration::from_secs(3600), now);
+    let new = world.open(0, b"");
+    world.settle();
+    assert_eq!(world.log(Who::Hub(0)).replies.get(&new), Some(&200));
+    assert!(!world.log(Who::Hub(1)).held[0].draining);
+}
+
+#[test]
+fn a_process_that_leaves_takes_nothing_over_with_its_next_link() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(0);
+    let leaving = LinkUp {
+        dialect: Dialect::V1,
+        instance: proto_core::Instance::parse("leaving.2"),
+        spelling: name(),
+        remote: "leaving".into(),
+        draining: true,
+        wall_ms: 1 << 40,
+    };
+    let now = world.now;
+    let link = world.hubs[0].link_up(leaving, now);
+    world.settle();
+    let held = world.log(Who::Hub(0)).held.clone();
+    assert_eq!(held.iter().filter(|held| held.draining).count(), 1);
+    assert_eq!(held.len(), 2, "the others may resume by either: {held:?}");
+    for at in [0, 1] {
+        let new = world.open(at, b"");
+        world.settle();
+        let replies = &world.log(Who::Hub(at)).replies;
+        assert_eq!(replies.get(&new), Some(&200), "by the link that stays");
+    }
+    // Elsewhere it takes nothing over either, whatever its time.
+    let holder = Holder {
+        replica: replica(1),
+        held: held.into_iter().find(|held| held.draining).expect("one"),
+    };
+    world.hubs[0].link_lost(link, LinkLoss::Broken, now);
+    world.hubs[0].set_holders(vec![holder], now);
+    world.settle();
+    assert!(world.hubs[0].is_linked());
+}
+
+#[test]
 fn a_client_is_passed_by_the_next_way_when_the_first_is_wrong() {
     let mut world = World::new(3, Config::default());
     world.zero_is_client = true;
     world.edge_connects(2);
-    let held = world.log(Who::Hub(2)).held.clone().expect("held");
+    let held = world.log(Who::Hub(2)).held[0].clone();
     world.client_knows(1, &held.instance.to_string());
     // Hub 1 hears that the node is at hub 2, which is true no more, and then that it is here.
     world.cut(Who::Edge, Who::Hub(2));
@@ -131,7 +178,7 @@ fn a_draining_replica_tells_its_links_and_refuses_what_is_new() {
         .iter()
         .filter(|(_, _, msg)| msg.r#type == "drain");
     assert_eq!(drains.count(), 2, "the edge and the peer");
-    let held = world.log(Who::Hub(1)).held.clone().expect("held");
+    let held = world.log(Who::Hub(1)).held[0].clone();
     assert!(held.draining);
     goes_on(&mut world, here, there);
     let new = world.open(0, b"");

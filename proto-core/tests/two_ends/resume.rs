@@ -251,6 +251,7 @@ fn a_process_that_is_gone_for_good_ends_its_streams_soon() {
         instance: proto_core::Instance::parse("another.1"),
         spelling: NodeName::parse("node-A").expect("a name"),
         remote: "another".into(),
+        draining: false,
         wall_ms: 0,
     };
     world.hub_link = None;

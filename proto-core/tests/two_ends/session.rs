@@ -211,6 +211,7 @@ fn the_newest_of_two_edges_has_the_name_and_the_older_ones_late_end_takes_nothin
         instance: None,
         spelling: NodeName::parse("node-A").expect("a name"),
         remote: "another".into(),
+        draining: false,
         wall_ms: 0,
     };
     let new = world.hub.link_up(up, world.now);

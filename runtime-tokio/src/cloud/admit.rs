@@ -31,6 +31,7 @@ impl Replica {
             instance: incoming.request().instance().and_then(Instance::parse),
             spelling: node.clone(),
             remote: remote.to_string(),
+            draining: version1 && incoming.request().is_draining(),
             wall_ms: self.clock().wall_ms(),
         };
         let link = match incoming.accept(version1, message_bytes_max, self.base_pace()) {

@@ -22,7 +22,6 @@ impl Replica {
             return;
         }
         tracing::info!("this replica is leaving; its links are asked to go elsewhere");
-        self.cluster().drain();
         for (_, hub) in self.hubs() {
             tell(&hub, move |hub, now| hub.drain(jitter, now));
         }

@@ -144,6 +144,11 @@ impl LinkRequest {
         self.headers.get(INSTANCE)?.to_str().ok()
     }
 
+    /// The `tunnel-draining` header: the process leaves.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.headers.contains_key(DRAINING)
+    }
+
     /// The `tunnel-replica` header: who makes a link between replicas.
     pub(crate) fn replica(&self) -> Option<ReplicaId> {
         replica(&self.headers)

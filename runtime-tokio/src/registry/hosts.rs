@@ -93,10 +93,10 @@ impl Hosts {
 }
 
 impl Registry for Hosts {
-    fn set(&self, node: &NodeName, held: Option<&Held>) {
+    fn set(&self, node: &NodeName, held: &[Held]) {
         let change = Change {
             key: node.key().to_owned(),
-            is_here: held.is_some(),
+            is_here: !held.is_empty(),
         };
         // Its thread ends after this, never before.
         if let Some(changes) = &self.changes {
@@ -214,10 +214,10 @@ mod tests {
         let one = start(&path, "10.0.0.1");
         let two = start(&path, "10.0.0.2");
         for node in 0..50 {
-            one.set(&name(&format!("Node-{node}")), Some(&held()));
-            two.set(&name(&format!("Other-{node}")), Some(&held()));
+            one.set(&name(&format!("Node-{node}")), &[held()]);
+            two.set(&name(&format!("Other-{node}")), &[held()]);
         }
-        two.set(&name("other-0"), None);
+        two.set(&name("other-0"), &[]);
         until(&path, |text| {
             let lines = |of: &str| text.lines().filter(|line| line.starts_with(of)).count();
             (lines("10.0.0.1 "), lines("10.0.0.2 ")) == (50, 49)
@@ -234,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("hosts");
         let hosts = start(&path, "10.0.0.1");
-        hosts.set(&name("node-A"), Some(&held()));
+        hosts.set(&name("node-A"), &[held()]);
         until(&path, |text| text == "10.0.0.1 node-a\n");
         std::fs::write(&path, "10.0.0.2 node-a\n").expect("written");
         until(&path, |text| text == "10.0.0.2 node-a\n10.0.0.1 node-a\n");

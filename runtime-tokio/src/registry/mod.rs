@@ -39,8 +39,8 @@ impl NotFound {
 
 /// A registry. Nothing waits for it: what it is told it writes in its own time, and a look-up answers within seconds.
 pub trait Registry: Send + Sync + 'static {
-    /// This replica's newest link to a node has come, changed or gone.
-    fn set(&self, node: &NodeName, held: Option<&Held>);
+    /// This replica's links to a node have come, changed or gone.
+    fn set(&self, node: &NodeName, held: &[Held]);
     /// Who holds it?
     fn find(&self, node: &NodeName) -> Found;
     /// Where its answers come from: the word for metrics.
@@ -52,7 +52,7 @@ pub trait Registry: Send + Sync + 'static {
 pub struct Memory;
 
 impl Registry for Memory {
-    fn set(&self, _: &NodeName, _: Option<&Held>) {}
+    fn set(&self, _: &NodeName, _: &[Held]) {}
 
     fn find(&self, _: &NodeName) -> Found {
         Box::pin(std::future::ready(Err(NotFound::Nobody)))

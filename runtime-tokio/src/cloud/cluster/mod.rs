@@ -117,11 +117,6 @@ impl Cluster {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This replica leaves: the others send it nothing new.
-    pub(super) fn drain(&self) {
-        self.tell(|peers, _| peers.drain());
-    }
-
     /// Ends the links between replicas.
     pub(super) fn shut_down(&self) {
         self.ends.send_replace(true);

@@ -76,9 +76,9 @@ impl Replica {
         }));
     }
 
-    fn held(&self, node: &NodeName, held: Option<Held>) {
+    fn held(&self, node: &NodeName, held: Vec<Held>) {
         let cluster = self.cluster();
-        cluster.registry.set(node, held.as_ref());
+        cluster.registry.set(node, &held);
         if !cluster.is_alone {
             let node = node.clone();
             cluster.tell(move |peers, _| peers.held(&node, held));
