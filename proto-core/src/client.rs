@@ -192,7 +192,7 @@ impl Client {
             .filter(|id| *id != link)
             .collect();
         for old in older {
-            mux.detach_all(old, now);
+            mux.detach_all(old, None, now);
         }
         let wanting: Vec<StreamId> = mux.wanting().chain(self.fresh.iter().copied()).collect();
         for id in wanting {

@@ -213,9 +213,24 @@ impl NodeHub {
             .filter(|(_, held)| is_old(held))
             .map(|(link, _)| *link)
             .collect();
+        // One that resumed by the older link just before this was heard has been told nothing by the replica that holds it.
+        let mut by_others = Vec::new();
+        for (replica, peer) in &self.ways.peers {
+            if let PeerLink::Up(link, _) = peer {
+                let holders = self.ways.holders.iter();
+                let old = holders
+                    .filter(|holder| holder.replica == *replica && is_old(&holder.held))
+                    .map(|holder| String::from(holder.held.instance.uuid()));
+                by_others.extend(old.map(|uuid| (*link, uuid)));
+            }
+        }
         for link in old {
-            self.mux.move_openers(link);
-            self.mux.detach_all(link, now);
+            self.mux.move_openers(link, None);
+            self.mux.detach_all(link, None, now);
+        }
+        for (link, uuid) in by_others {
+            self.mux.move_openers(link, Some(&uuid));
+            self.mux.detach_all(link, Some(&uuid), now);
         }
     }
 

@@ -194,13 +194,15 @@ impl Mux {
         }
     }
 
-    /// The openers whose streams go by this link are to move to the node's newer one. Their routes stay until they have.
-    pub(crate) fn move_openers(&mut self, link: LinkId) {
+    /// The openers whose streams go by this link, all or those of one process, are to move to the node's newer one. Their
+    /// routes stay until they have.
+    pub(crate) fn move_openers(&mut self, link: LinkId, uuid: Option<&str>) {
         for id in self.relay.of_link(link) {
             let Some(route) = self.relay.get_mut(id) else {
                 continue;
             };
             let is_first = route.acceptor == Some(link)
+                && uuid.is_none_or(|uuid| route.instance == uuid)
                 && route.asking.is_none()
                 && !core::mem::replace(&mut route.moved, true);
             if is_first {

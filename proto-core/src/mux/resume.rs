@@ -60,17 +60,17 @@ impl Mux {
     }
 
     /// Opener: moves the streams of a link that has a successor.
-    pub(crate) fn detach_all(&mut self, link: LinkId, now: Instant) {
+    pub(crate) fn detach_all(&mut self, link: LinkId, uuid: Option<&str>, now: Instant) {
         let streams: alloc::vec::Vec<StreamId> = self
             .links
             .get(&link)
             .map(|link| link.streams.iter().copied().collect())
             .unwrap_or_default();
         for id in streams {
-            if self
-                .stream(id)
-                .is_some_and(|stream| stream.is_resumable(&self.config.streams))
-            {
+            if self.stream(id).is_some_and(|stream| {
+                stream.is_resumable(&self.config.streams)
+                    && uuid.is_none_or(|uuid| stream.instance() == uuid)
+            }) {
                 self.detach(id, Reason::NodeOffline, now);
             }
         }

@@ -96,6 +96,38 @@ fn a_clients_session_goes_on_by_another_replica() {
 }
 
 #[test]
+fn a_stream_that_resumed_by_the_older_link_before_the_newer_was_heard_of_moves_all_the_same() {
+    let mut world = World::new(3, Config::default());
+    world.zero_is_client = true; // What hub 0 hears, and when, is said here.
+    world.edge_connects(1);
+    let old = world.log(Who::Hub(1)).held[0].clone();
+    world.client_knows(1, &old.instance.to_string());
+    let here = world.open(0, b"hello");
+    let there = world.at_edge();
+    let now = world.now;
+    world.hubs[1].drain(Duration::ZERO, now);
+    world.edge_connects(2);
+    world.pass(Duration::from_secs(2));
+    let resumed = |world: &World| {
+        let all = world.sniffed.iter();
+        all.filter(|(_, _, msg)| msg.r#type == "resumed").count()
+    };
+    assert!(
+        resumed(&world) > 0,
+        "hub 1 has sent it away, and it came back"
+    );
+    let new = world.log(Who::Hub(2)).held[0].clone();
+    let holders = [(2, new), (1, old)].map(|(at, held)| Holder {
+        replica: replica(at),
+        held,
+    });
+    let now = world.now;
+    world.hubs[0].set_holders(holders.to_vec(), now);
+    goes_on(&mut world, here, there);
+    assert!(!world.hubs[1].is_linked(), "the edge has left its old link");
+}
+
+#[test]
 fn a_draining_replica_is_as_good_as_any_until_its_edge_is_told() {
     let mut world = World::new(2, Config::default());
     world.edge_connects(1);
