@@ -181,6 +181,12 @@ impl Follow {
         None
     }
 
+    /// Whether the opener has said that it holds all that the acceptor has to send.
+    pub(crate) fn opener_holds_all(&self) -> bool {
+        let end = self.sides[TARGET].eof_at;
+        end.is_some_and(|end| self.sides[CLIENT].acked > end)
+    }
+
     /// Whether a limit is news that more than doubles the first.
     pub(crate) fn grows(&self, side: usize, msg: &StreamMsg) -> bool {
         let told = self.sides[side].limit_told;

@@ -8,7 +8,7 @@ use simulations::{Batch, minimise, report, run, run_batch};
 const USAGE: &str = "\
 simulations --seed N [--fault LIST]   replay one seed, with these faults of its plan (\"0,3\", \"none\")
             [--flow N]                and print one flow's messages
-simulations --seeds A..B              run a range
+simulations --seeds A..B [--minutes M]  run a range, for no longer than that
 simulations --minutes M [--from N]    search fresh seeds for so long";
 
 fn main() -> ExitCode {
@@ -29,23 +29,21 @@ fn main() -> ExitCode {
         Some(from.parse::<u64>().ok()?..to.parse::<u64>().ok()?)
     });
     let began = Instant::now();
-    let batch = match (
-        range,
-        value("--minutes").and_then(|text| text.parse::<f64>().ok()),
-    ) {
-        (Some(seeds), _) => run_batch(seeds, || false),
-        (None, Some(minutes)) => {
-            let limit = Duration::from_secs_f64(minutes * 60.0);
-            let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let fresh = clock.map_or(0, |time| time.as_nanos() as u64) >> 16;
-            let from = number("--from").unwrap_or(fresh);
-            run_batch(from..u64::MAX, || began.elapsed() >= limit)
-        }
-        (None, None) => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+    let minutes = value("--minutes").and_then(|text| text.parse::<f64>().ok());
+    let limit = minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let seeds = range.or_else(|| {
+        limit?;
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let fresh = clock.map_or(0, |time| time.as_nanos() as u64) >> 16;
+        Some(number("--from").unwrap_or(fresh)..u64::MAX)
+    });
+    let Some(seeds) = seeds else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
     };
+    let batch = run_batch(seeds, || {
+        limit.is_some_and(|limit| began.elapsed() >= limit)
+    });
     finish(batch, began.elapsed())
 }
 

@@ -160,7 +160,15 @@ impl Net {
             _ => {}
         }
         let ends = matches!(msg.r#type.as_str(), "closed" | "connect-failed");
-        self.flows[id].told_expired[side] |= ends && msg.code == Reason::GraceExpired.code();
+        let expired = ends && msg.code == Reason::GraceExpired.code();
+        let was_done = side == TARGET && flow.records[TARGET] == Some(Reason::Done);
+        if expired && was_done && follow.opener_holds_all() {
+            wrong = wrong.or(Some((
+                "outcome",
+                "what is complete is told as expired".into(),
+            )));
+        }
+        self.flows[id].told_expired[side] |= expired;
         if let Some((oracle, detail)) = wrong {
             self.fail(oracle, || format!("flow {id} side {side}: {detail}"));
         }
