@@ -219,12 +219,8 @@ impl Folder {
         programs: &Programs,
         login: &Login,
         cloud: &CloudAddresses,
-        is_cluster: bool,
     ) -> io::Result<()> {
-        let server = match is_cluster {
-            true => format!("grpcs://{}", cloud.grpc),
-            false => format!("https://{}", cloud.tls),
-        };
+        let server = format!("grpcs://{}", cloud.grpc);
         let config = format!(
             "server = \"{server}\"\nca = {}\ntoken_file = {}\n",
             toml_text(&self.join("user/ca.crt")),

@@ -169,7 +169,7 @@ impl Demo {
         words::cloud_up(&cloud, replicas, begun);
         self.start_nodes(&cloud, deadline, begun)?;
         self.folder
-            .write_user_files(&self.programs, &self.login, &cloud, self.cluster.is_some())
+            .write_user_files(&self.programs, &self.login, &cloud)
             .map_err(|error| format!("{}: {error}", self.folder.path().display()))?;
         Ok(cloud)
     }
