@@ -294,13 +294,19 @@ impl NodeHub {
         )
     }
 
+    /// The newest first. Not by a sort: links of three processes may each be newer than the next, in a circle.
     fn ordered(&self, mut all: Vec<(&Held, Candidate)>) -> Vec<Candidate> {
-        all.sort_by(|(one, _), (other, _)| match one.is_newer_than(other) {
-            true => core::cmp::Ordering::Less,
-            false if other.is_newer_than(one) => core::cmp::Ordering::Greater,
-            false => core::cmp::Ordering::Equal,
-        });
-        all.into_iter().map(|(_, candidate)| candidate).collect()
+        let mut ordered = Vec::with_capacity(all.len());
+        while let Some((first, _)) = all.first() {
+            let (mut at, mut newest) = (0, *first);
+            for (other, (held, _)) in all.iter().enumerate() {
+                if held.is_newer_than(newest) {
+                    (at, newest) = (other, *held);
+                }
+            }
+            ordered.push(all.remove(at).1);
+        }
+        ordered
     }
 
     /// Where a stream of this process's, or a new one, goes now. `own_only`: "what came by a peer link goes to an edge link
