@@ -307,7 +307,7 @@ impl Stream {
             let unconfirmed =
                 self.role == Role::Acceptor && self.receive.is_delivered() && self.replay.is_told();
             match unconfirmed {
-                true => self.phase = Phase::Ended(Reason::Done),
+                true => self.done_unconfirmed(),
                 false => self.fail(Reason::GraceExpired),
             }
         } else if is_over(attachment.orphaned_at, config.orphan_grace) {

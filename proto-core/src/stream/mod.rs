@@ -234,6 +234,13 @@ impl Stream {
         }
     }
 
+    /// Acceptor: all is told and written, and the opener's `done` was waited for in vain. If there is a link, the opener
+    /// hears so behind all that was sent by it: once this end has forgotten, it can't ask for the last ack.
+    fn done_unconfirmed(&mut self) {
+        self.phase = Phase::Ended(Reason::Done);
+        self.closed_due = Some(Reason::Done);
+    }
+
     /// The way to the other side is gone, and no other is looked for.
     pub(crate) fn cut(&mut self, reason: Reason) {
         if self.ended().is_none() {
@@ -445,7 +452,7 @@ impl Stream {
                 self.phase = Phase::Ended(Reason::Done);
                 self.closed_due = Some(Reason::Done);
             } else if self.replay.is_complete() && self.receive.holds_end() {
-                self.phase = Phase::Ended(Reason::Done);
+                self.done_unconfirmed();
             } else {
                 self.fail(Reason::IdleTimeout);
             }

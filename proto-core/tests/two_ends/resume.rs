@@ -359,15 +359,13 @@ fn a_stream_that_may_not_outlive_its_link_ends_with_it() {
     assert_eq!(world.at_hub.closed.get(&here), Some(&true));
 }
 
-#[test]
-fn a_stream_that_is_over_before_its_resume_is_answered_is_told_as_done() {
-    let mut world = World::new(DialectChoice::Auto, resuming());
-    let (here, there) = connected_pair(&mut world);
+/// Both sides have ended, and the hub has heard everything but that its end has come.
+fn without_the_last_ack(world: &mut World) {
+    let (here, there) = connected_pair(world);
     world.at_hub.input.insert(here, (b"exit\n".to_vec(), true));
     world.at_edge.input.insert(there, (Vec::new(), true));
     serve(&mut world.hub, &mut world.at_hub, here, world.now);
     serve(&mut world.edge, &mut world.at_edge, there, world.now);
-    // The hub hears everything but that its end has come.
     for _ in 0..50 {
         drain(
             &mut world.hub,
@@ -391,6 +389,12 @@ fn a_stream_that_is_over_before_its_resume_is_answered_is_told_as_done() {
             }
         }
     }
+}
+
+#[test]
+fn a_stream_that_is_over_before_its_resume_is_answered_is_told_as_done() {
+    let mut world = World::new(DialectChoice::Auto, resuming());
+    without_the_last_ack(&mut world);
     world.cut();
     world.pass(Duration::from_secs(299));
     assert!(world.hub_log.records.is_empty() && world.edge_log.records.is_empty());
@@ -404,4 +408,18 @@ fn a_stream_that_is_over_before_its_resume_is_answered_is_told_as_done() {
     world.settle();
     assert_eq!(world.edge_log.records[0].reason, Reason::Done);
     assert_eq!(world.hub_log.records[0].reason, Reason::Done);
+}
+
+#[test]
+fn an_acceptor_that_has_waited_for_done_in_vain_says_it_itself() {
+    let mut config = Config::default();
+    config.streams.resume = false;
+    let mut world = World::new(DialectChoice::Auto, config);
+    without_the_last_ack(&mut world);
+    world.pass(Duration::from_secs(299));
+    assert!(world.hub_log.records.is_empty() && world.edge_log.records.is_empty());
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.edge_log.records[0].reason, Reason::Done);
+    assert_eq!(world.hub_log.records[0].reason, Reason::Done);
+    assert_eq!(world.budget.used(), 0);
 }
