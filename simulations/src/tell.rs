@@ -253,7 +253,11 @@ impl<M: Machine> Host<M> {
         }
         match record.reason {
             Reason::GraceExpired => self.check_grace(net, flow, since),
-            Reason::UnknownStream if side == CLIENT => net.cover.hit("orphaned"),
+            Reason::UnknownStream if side == CLIENT => {
+                net.cover.hit("orphaned");
+                // A last word is kept for a grace: who stood still for two of them comes too late for it.
+                net.flows[flow].expired |= net.stood_still;
+            }
             Reason::NoAnswer if side == CLIENT => self.check_answer(net, flow),
             _ => {}
         }

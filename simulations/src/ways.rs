@@ -5,7 +5,7 @@ use proto_core::reason::Reason;
 
 use crate::flow::{Flow, TARGET};
 use crate::host::Host;
-use crate::net::{FlowId, MS, Nanos, Net, SEC, nanos};
+use crate::net::{CLOUD, FlowId, MS, Nanos, Net, SEC, nanos};
 use crate::world::World;
 
 /// A stream resumes at the latest so long after a way is there: the longest wait for an answer, a pause, round trips.
@@ -39,7 +39,7 @@ impl World {
             let wire = self
                 .wires_of(node)
                 .into_iter()
-                .filter(|wire| self.is_way(*wire))
+                .filter(|wire| !self.stands_still(node) && self.is_way(*wire))
                 .max();
             let state = &mut self.net.nodes[node];
             if wire.is_none() || state.way != wire {
@@ -47,6 +47,13 @@ impl World {
             }
             state.way = wire;
         }
+    }
+
+    fn stands_still(&self, node: usize) -> bool {
+        let edges = self.edges.iter().filter(|edge| edge.node == node);
+        std::iter::once(CLOUD)
+            .chain(edges.map(|edge| edge.proc))
+            .any(|proc| self.net.procs[proc].paused_until > self.net.now)
     }
 
     /// Both ends are there and nothing is wrong with what is between them.
