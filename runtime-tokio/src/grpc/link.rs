@@ -25,6 +25,8 @@ pub(crate) struct Link {
     receive: Receive,
     decoder: Decoder,
     pinger: Option<Box<Pinger>>,
+    /// A base peer's windows are to be made smaller, and that was not taken yet.
+    narrows: bool,
     /// This end's address, if this end chose it.
     local: Option<IpAddr>,
 }
@@ -124,6 +126,7 @@ impl Link {
             receive: Receive::Messages(body),
             decoder: Decoder::new(message_bytes_max),
             pinger: None,
+            narrows: false,
             local: None,
         }
     }
@@ -141,6 +144,7 @@ impl Link {
             receive: Receive::Headers(response),
             decoder: Decoder::new(message_bytes_max),
             pinger: None,
+            narrows: false,
             local,
         }
     }
@@ -175,6 +179,7 @@ impl Link {
             receive: Receive::Messages(body),
             decoder: Decoder::new(message_bytes_max),
             pinger: None,
+            narrows: false,
             local: None,
         }
     }
@@ -186,8 +191,13 @@ impl Link {
 
     /// Bounds what a base peer may have under way: the base dialect has no windows of its own.
     pub(crate) fn narrow_to_base(&mut self) {
-        // A connection that refuses is about to end, and says so when it is polled.
-        let _ = match &mut self.connection {
+        self.narrows = true;
+        self.try_narrow();
+    }
+
+    /// HTTP/2 takes new settings only when the other side has acknowledged the last ones: until then it is tried again.
+    fn try_narrow(&mut self) {
+        let narrowed = match &mut self.connection {
             Connection::Server(connection) => {
                 connection.set_target_window_size(BASE_WINDOW_BYTES);
                 connection.set_initial_window_size(BASE_WINDOW_BYTES)
@@ -199,6 +209,7 @@ impl Link {
             // Replicas speak version 1 alone.
             Connection::SharedServer | Connection::SharedClient => Ok(()),
         };
+        self.narrows = narrowed.is_err();
     }
 
     /// Judges the link by HTTP/2's own pings from now on.
@@ -218,7 +229,14 @@ impl Link {
         {
             return Poll::Ready(Loss::Silent);
         }
-        self.connection.poll(cx)
+        let over = self.connection.poll(cx);
+        if self.narrows && over.is_pending() {
+            self.try_narrow();
+            if !self.narrows {
+                return self.connection.poll(cx); // Out with it.
+            }
+        }
+        over
     }
 
     /// The next of what came.
