@@ -78,11 +78,11 @@ impl Ours {
         let mut relay = None;
         if name == RELAYED {
             let grpc = format!("127.0.0.1:{}", super::free_port()?);
+            let own = world.pki.replica("replica");
             let peers = |settings: Settings| {
                 settings
-                    .set("peers.ca", text(&world.pki.ca()))
-                    .set("peers.cert", text(&world.cloud_identity().cert))
-                    .set("peers.key", text(&world.cloud_identity().key))
+                    .set("grpc.cert", text(&own.cert))
+                    .set("grpc.key", text(&own.key))
             };
             let second = peers(cloud.clone()).set("peers.addresses", vec![grpc.clone()]);
             let command =
