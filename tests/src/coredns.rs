@@ -1,4 +1,4 @@
-//! CoreDNS with its `hosts` plugin, built from tests/coredns with Go, once.
+//! CoreDNS with its `hosts` plugin, built by tests/cluster/build.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::cluster::free;
 use crate::process::Process;
 use crate::wait::{secs, wait_until};
-use crate::{World, binaries};
+use crate::{World, kubernetes};
 
 /// A server that answers from a hosts file. It ends when dropped.
 #[derive(Debug)]
@@ -38,24 +38,9 @@ impl CoreDns {
     }
 }
 
-/// The program: `TUNNEL_COREDNS`, else built beside our own binaries.
+/// The program.
 fn built() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        if let Some(path) = std::env::var_os("TUNNEL_COREDNS") {
-            return PathBuf::from(path);
-        }
-        let out = binaries::directory().join("coredns");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("coredns");
-        let status = Command::new(binaries::program("go", "golang-go"))
-            .args(["build", "-trimpath", "-o"])
-            .arg(&out)
-            .arg(".")
-            .current_dir(source)
-            .status()
-            .expect("go starts");
-        assert!(status.success(), "CoreDNS doesn't build");
-        out
-    })
-    .clone()
+    PATH.get_or_init(|| kubernetes::programs(&["coredns"]).join("coredns"))
+        .clone()
 }

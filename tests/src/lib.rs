@@ -16,6 +16,7 @@ pub mod fake_cloud;
 pub mod fake_edge;
 pub mod fleet;
 pub mod http;
+pub mod kubernetes;
 pub mod metrics;
 pub mod netns;
 pub mod openssh;
