@@ -63,3 +63,33 @@ fn it_ends_with_its_owner() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err()
     });
 }
+
+/// `kubectl apply -k deploy/kubernetes` says what the API server takes; the namespace has to be there for that.
+#[test]
+fn the_api_server_takes_our_manifests() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = ControlPlane::start(dir.path(), &Setup::default());
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+    let deploy = deploy.to_str().unwrap();
+    plane.ask(&["create", "namespace", "edge-system"]);
+    let line = ["apply", "--dry-run=server", "-o", "name", "-k", deploy];
+    let taken = plane.ask(&line);
+    for object in [
+        "deployment.apps/tunnel-cloud",
+        "daemonset.apps/tunnel-edge",
+        "service/tunnel-cloud",
+        "service/tunnel-peers",
+    ] {
+        assert!(taken.lines().any(|line| line == object), "{taken}");
+    }
+    // Restricted by the cluster's own rules: the API server would warn of what isn't.
+    plane.ask(&[
+        "label",
+        "namespace",
+        "edge-system",
+        "pod-security.kubernetes.io/warn=restricted",
+    ]);
+    let said = plane.kubectl(&line).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.contains("tunnel-cloud\""), "{said}");
+}
