@@ -19,6 +19,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod metrics;
 pub mod netns;
+pub mod nodes;
 pub mod openssh;
 pub mod pki;
 pub mod process;

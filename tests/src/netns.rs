@@ -104,8 +104,8 @@ impl Namespace {
         self.run("ss", "iproute2", &format!("-K dst {with}"));
     }
 
-    /// For `ip link … netns`.
-    fn path(&self) -> String {
+    /// Its path, for `ip link … netns` and `nsenter`.
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
