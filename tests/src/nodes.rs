@@ -37,6 +37,7 @@ pub struct Image<'a> {
 impl Nodes {
     /// Starts everything, with its files in `dir`, and waits until both nodes are ready.
     pub fn start(dir: &Path, images: &[Image<'_>]) -> Self {
+        fs::create_dir_all(dir).unwrap();
         let networks = Networks::new();
         let setup = Setup {
             environment: vec![

@@ -84,9 +84,6 @@ impl Sshd {
 impl Ssh {
     /// Writes the client's configuration for a cloud. Its aliases are [`PROXIES`]; each leads to node-A.
     pub fn new(world: &World, cloud: &Cloud) -> Self {
-        let dir = world.path("ssh");
-        let host_key = fs::read_to_string(dir.join("host_key.pub")).unwrap();
-        fs::write(dir.join("known_hosts"), format!("node-A {host_key}")).unwrap();
         let (host, port) = cloud.connect.rsplit_once(':').unwrap();
         let commands = [
             format!("{} -X connect -x {host}:{port} %h %p", nc().display()),
@@ -98,12 +95,21 @@ impl Ssh {
                 binary("tunnel").display()
             ),
         ];
+        let aliases: Vec<_> = PROXIES.into_iter().zip(commands).collect();
+        Self::by(world, "node-A", &aliases)
+    }
+
+    /// Writes the client's configuration with an alias for each ProxyCommand; each leads to `node`.
+    pub fn by(world: &World, node: &str, aliases: &[(&str, String)]) -> Self {
+        let dir = world.path("ssh");
+        let host_key = fs::read_to_string(dir.join("host_key.pub")).unwrap();
+        fs::write(dir.join("known_hosts"), format!("{node} {host_key}")).unwrap();
         let mut text = String::new();
-        for (alias, command) in PROXIES.iter().zip(commands) {
+        for (alias, command) in aliases {
             text.push_str(&format!("Host {alias}\n  ProxyCommand {command}\n"));
         }
         text.push_str(&format!(
-            "Host *\n  HostName node-A\n  HostKeyAlias node-A\n  User {}\n  IdentityFile {1}/id\n  IdentitiesOnly yes\n  \
+            "Host *\n  HostName {node}\n  HostKeyAlias {node}\n  User {}\n  IdentityFile {1}/id\n  IdentitiesOnly yes\n  \
              UserKnownHostsFile {1}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  \
              BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 20\n",
             user(),

@@ -1,8 +1,16 @@
 //! Real nodes: what the manifests say, run by kubelets.
 #![allow(clippy::unwrap_used)]
 
-use tunnel_tests::nodes::{CLOUD, EDGE, Nodes};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tunnel_tests::World;
+use tunnel_tests::binaries::binary;
+use tunnel_tests::netns::Networks;
+use tunnel_tests::nodes::{CLOUD, EDGE, Image, Nodes};
+use tunnel_tests::openssh::{Ssh, Sshd};
 use tunnel_tests::wait::{secs, wait_until};
+use tunnel_tests::world::{TOKEN, User};
 
 /// Pods run on both nodes, in images of ours; the edge reaches the cloud, and not the other way round.
 #[test]
@@ -49,4 +57,129 @@ fn pods_run_on_a_cloud_node_and_on_an_edge_that_lets_nobody_in() {
     });
     let refused = nodes.networks.cloud.enter(|| connect(&kubelet(EDGE)));
     assert!(refused.is_err(), "the cloud reaches the edge's kubelet");
+}
+
+/// The manifests as written, but for the cloud's address, where this test's sshd is and where the edge's token lies:
+/// logins from elsewhere through the NodePorts.
+#[test]
+fn ssh_reaches_the_edge_through_the_manifests_as_written() {
+    let world = World::new();
+    let nodes = Nodes::start(
+        &world.path("cluster"),
+        &["tunnel-cloud", "tunnel-edge"].map(|name| Image {
+            name: match name {
+                "tunnel-cloud" => "docker.io/library/tunnel-cloud:0.1.0",
+                _ => "docker.io/library/tunnel-edge:0.1.0",
+            },
+            program: binary(name),
+        }),
+    );
+    let Networks { edge, client, .. } = &nodes.networks;
+    let sshd = edge.enter(|| Sshd::start(&world));
+    let k = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        nodes.kubectl(&[&["-n", "edge-system"], words.as_slice()].concat())
+    };
+    give_credentials(&world, &k);
+    k(&format!(
+        "apply -k {}",
+        manifests(&world, &sshd.address()).display()
+    ));
+    k("label node edge-a node-role.kubernetes.io/edge=");
+    for what in ["deployment/tunnel-cloud", "daemonset/tunnel-edge"] {
+        k(&format!("rollout status {what} --timeout=120s"));
+    }
+
+    let port = k("get service tunnel-cloud -o jsonpath={.spec.ports[?(@.name==\"ssh\")].nodePort}");
+    let config = format!(
+        "server = \"grpcs://10.77.1.1:31900\"\nserver_name = \"tunnel.cloud.io\"\nca = {:?}\ntoken_file = {:?}\n",
+        world.pki.ca(),
+        world.path("alice-token"),
+    );
+    let config = world.write("tunnel.toml", &config);
+    let tunnel = format!(
+        "{} --config {}",
+        binary("tunnel").display(),
+        config.display()
+    );
+    let corkscrew = format!(
+        "corkscrew 10.77.1.1 {port} %h %p {}",
+        world.path("alice-password").display()
+    );
+    let ssh = Ssh::by(
+        &world,
+        "edge-a",
+        &[
+            ("tunnel", format!("{tunnel} connect %h %p")),
+            ("corkscrew", corkscrew),
+        ],
+    );
+    client.enter(|| {
+        for alias in ["tunnel", "corkscrew"] {
+            wait_until("a login through the NodePort", secs(30), || {
+                ssh.run(alias, "echo hello").stdout == b"hello\n"
+            });
+        }
+    });
+}
+
+fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
+    let replica = world.pki.replica("replica");
+    let ca = world.pki.ca();
+    let user = User {
+        name: "alice",
+        password: "wonderland",
+        token: "alice-bearer-token",
+        nodes: &["edge-*"],
+        ports: &[22],
+        admin: true,
+    };
+    world.write_users(&[user]);
+    world.write("alice-token", user.token);
+    world.write("alice-password", "alice:wonderland");
+    let tokens = world.write("edge-tokens", &format!("edge-a:{TOKEN}\n"));
+    let token = world.write("edge-token", TOKEN);
+    std::os::unix::fs::chown(&token, Some(65532), Some(65532)).unwrap();
+    let (cert, key, ca) = (replica.cert.display(), replica.key.display(), ca.display());
+    k("create namespace edge-system");
+    k(&format!(
+        "create configmap tunnel-ca --from-file=ca.crt={ca}"
+    ));
+    for (secret, files) in [
+        (
+            "tunnel-cloud-tls",
+            format!("--from-file=tls.crt={cert} --from-file=tls.key={key} --from-file=ca.crt={ca}"),
+        ),
+        (
+            "tunnel-tokens",
+            format!("--from-file=tokens={}", tokens.display()),
+        ),
+        (
+            "tunnel-users",
+            format!(
+                "--from-file=users.toml={}",
+                world.path("users.toml").display()
+            ),
+        ),
+    ] {
+        k(&format!("create secret generic {secret} {files}"));
+    }
+}
+
+/// A copy of deploy/kubernetes with this test's places in it.
+fn manifests(world: &World, sshd: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+    let copy = world.path("manifests");
+    fs::create_dir_all(&copy).unwrap();
+    for file in fs::read_dir(source).unwrap().map(Result::unwrap) {
+        let text = fs::read_to_string(file.path()).unwrap();
+        let mut text = text.replace("cloud.example.com:31900", &format!("{CLOUD}:31900"));
+        if file.file_name() == "edge.toml" {
+            text.push_str(&format!("targets = {{ map = {{ 22 = {sshd:?} }} }}\n"));
+        }
+        let token = world.path("edge-token").display().to_string();
+        let text = text.replace("path: /etc/tunnel/token,", &format!("path: {token},"));
+        fs::write(copy.join(file.file_name()), text).unwrap();
+    }
+    copy
 }
