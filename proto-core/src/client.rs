@@ -8,14 +8,13 @@ use crate::config::Config;
 use crate::connect::{Context, line};
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux, NewStream};
-use crate::name::{NodeName, Topic};
+use crate::name::NodeName;
 use crate::output::{
     AttemptId, ClientOutput, Deadline, Event, LinkId, LinkInfo, LinkLoss, NotOpened, Output,
     StreamId, StreamInfo, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
-use crate::stream::key::Key;
 use crate::stream::{Identity, Role, Stream};
 use crate::target::Target;
 use crate::time::Instant;
@@ -27,7 +26,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
-use rand_core::Rng;
 
 /// How long somebody who asks for a stream waits for the first link.
 const FIRST_LINK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -133,16 +131,14 @@ impl Client {
     /// goes right behind the question.
     pub fn open(&mut self, target: &Target, early: Bytes, now: Instant) -> StreamId {
         let id = StreamId(self.mux.fresh_id());
-        let mut topic = [0; 16];
-        self.mux.rng.fill_bytes(&mut topic);
+        let (topic, key) = self.mux.draw();
         let identity = Identity {
-            topic: Topic::from_random(topic),
+            topic,
             node: self.node.to_string(),
             category: CATEGORY_SSH.into(),
             addr: target.to_string(),
             user: String::new(), // The first replica says who we are.
         };
-        let key = Key::random(&mut self.mux.rng);
         let config = &self.mux.config.streams;
         let stream = Stream::new(Role::Opener, identity, key, &self.mux.budget, config, now);
         let Some(stream) = stream.filter(|_| self.end.is_none()) else {

@@ -12,14 +12,13 @@ use crate::config::Config;
 use crate::connect::{Context, Reply};
 use crate::machine::{Machine, machine_over_mux};
 use crate::mux::{Item, Mux, NewStream};
-use crate::name::{NodeName, Topic};
+use crate::name::NodeName;
 use crate::output::{
     Deadline, Event, LinkId, LinkInfo, LinkLoss, Output, StreamId, StreamInfo, StreamRecord, Timer,
 };
 use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::replica::Held;
-use crate::stream::key::Key;
 use crate::stream::{Identity, Role, Stream};
 use crate::target::Target;
 use crate::time::{Instant, WallTime};
@@ -31,7 +30,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use links::Client;
-use rand_core::Rng;
 use ways::Ways;
 
 /// A CONNECT that was admitted.
@@ -163,10 +161,9 @@ impl NodeHub {
         {
             return None;
         }
-        let mut topic = [0; 16];
-        self.mux.rng.fill_bytes(&mut topic);
+        let (topic, key) = self.mux.draw();
         let identity = Identity {
-            topic: Topic::from_random(topic),
+            topic,
             node: self.node.to_string(),
             category: CATEGORY_SSH.into(),
             addr: open.target.to_string(),
@@ -176,7 +173,6 @@ impl NodeHub {
                 .map(|user| user.as_str().to_string())
                 .unwrap_or_default(),
         };
-        let key = Key::random(&mut self.mux.rng);
         let budget = match &open.user_budget {
             Some(user) => self.mux.budget.and(user),
             None => self.mux.budget.clone(),

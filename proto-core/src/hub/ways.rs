@@ -137,7 +137,6 @@ impl Ways {
 
     /// The best of candidates in their order.
     fn best(&self, candidates: impl Iterator<Item = Candidate>, tried: &[LinkId]) -> Way {
-        let mut soon = false;
         for candidate in candidates {
             match candidate {
                 Candidate::Own(link) if !tried.contains(&link) => return Way::Link(link),
@@ -147,13 +146,9 @@ impl Ways {
                         return Way::Link(*link);
                     }
                     Some(PeerLink::Up(..) | PeerLink::Failed(_)) => {}
-                    Some(PeerLink::Connecting(_)) => soon = true,
-                    None if soon => {}
+                    Some(PeerLink::Connecting(_)) => return Way::Soon,
                     None => return Way::Peer(replica),
                 },
-            }
-            if soon {
-                return Way::Soon;
             }
         }
         Way::Nowhere
@@ -410,7 +405,7 @@ impl NodeHub {
 
     /// A claim has come: by a client's link, or another replica's.
     pub(super) fn claimed(&mut self, id: StreamId, now: Instant) {
-        let Some((_, route)) = self.mux.routes().find(|(route, _)| *route == id) else {
+        let Some(route) = self.mux.route(id) else {
             return;
         };
         let (opener, addr, is_resume) = (route.opener, route.addr.clone(), route.is_resume);
@@ -438,7 +433,7 @@ impl NodeHub {
     }
 
     fn lead(&mut self, id: StreamId, now: Instant) {
-        let Some((_, route)) = self.mux.routes().find(|(route, _)| *route == id) else {
+        let Some(route) = self.mux.route(id) else {
             return;
         };
         if route.acceptor.is_some() || route.ended.is_some() {
@@ -448,7 +443,7 @@ impl NodeHub {
             .mux
             .link(route.opener)
             .is_none_or(|link| link.kind == LinkKind::PeerIn);
-        match self.way(&route.instance.clone(), from_peer, &route.tried) {
+        match self.way(&route.instance, from_peer, &route.tried) {
             Way::Link(link) => {
                 let is_base = self
                     .mux
@@ -473,7 +468,7 @@ impl NodeHub {
     pub(super) fn give_up_claim(&mut self, id: StreamId, now: Instant) {
         let is_waiting = self
             .mux
-            .route_mut(id)
+            .route(id)
             .is_some_and(|route| route.acceptor.is_none() && route.ended.is_none());
         if is_waiting {
             self.refuse_claim(id, Reason::NodeOffline, now);
@@ -481,16 +476,13 @@ impl NodeHub {
     }
 
     fn refuse_claim(&mut self, id: StreamId, reason: Reason, now: Instant) {
-        let opener = self.mux.route_mut(id).map(|route| route.opener);
+        let opener = self.mux.route(id).map(|route| route.opener);
         let client = opener.and_then(|link| self.clients.get(&link));
         let text = match client {
             None => String::new(),
             Some(client) => {
-                let target = self
-                    .mux
-                    .routes()
-                    .find(|(route, _)| *route == id)
-                    .and_then(|(_, route)| crate::target::Target::parse(&route.addr).ok());
+                let route = self.mux.route(id);
+                let target = route.and_then(|route| crate::target::Target::parse(&route.addr).ok());
                 let context = Context {
                     node: Some(&self.node),
                     target: target.as_ref(),

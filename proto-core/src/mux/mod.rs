@@ -27,6 +27,7 @@ use crate::proto::StreamMsg;
 use crate::reason::Reason;
 use crate::relay::Routes;
 use crate::replica::Held;
+use crate::stream::key::Key;
 use crate::stream::{LocalWish, Phase, Role, Stream};
 use crate::time::Instant;
 use crate::wire::Dialect;
@@ -38,7 +39,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use last_word::LastWords;
 use rand_chacha::ChaCha12Rng;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 use splice::Splice;
 
 /// How often a source that only the budget holds back asks again.
@@ -310,6 +311,13 @@ impl Mux {
     }
 
     // Streams.
+
+    /// A new stream's name and its secret.
+    pub(crate) fn draw(&mut self) -> (Topic, Key) {
+        let mut topic = [0; 16];
+        self.rng.fill_bytes(&mut topic);
+        (Topic::from_random(topic), Key::random(&mut self.rng))
+    }
 
     /// Takes a stream in that has no link yet. Its socket is there already.
     pub(crate) fn add_opened(&mut self, id: StreamId, new: NewStream, now: Instant) {

@@ -224,6 +224,10 @@ impl Mux {
         self.relay.iter()
     }
 
+    pub(crate) fn route(&self, id: StreamId) -> Option<&Route> {
+        self.relay.get(id)
+    }
+
     pub(crate) fn route_mut(&mut self, id: StreamId) -> Option<&mut Route> {
         self.relay.get_mut(id)
     }

@@ -12,7 +12,6 @@ use crate::stream::{Identity, Role, Stream};
 use crate::time::Instant;
 use crate::wire::Kind;
 use alloc::string::String;
-use rand_core::Rng;
 
 /// The other stream of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,13 +77,8 @@ impl Mux {
         identity: Identity,
         now: Instant,
     ) -> Option<StreamId> {
-        let mut topic = [0; 16];
-        self.rng.fill_bytes(&mut topic);
-        let identity = Identity {
-            topic: Topic::from_random(topic),
-            ..identity
-        };
-        let key = Key::random(&mut self.rng);
+        let (topic, key) = self.draw();
+        let identity = Identity { topic, ..identity };
         let stream = Stream::new(
             Role::Opener,
             identity,

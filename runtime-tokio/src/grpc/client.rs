@@ -20,6 +20,20 @@ pub(crate) async fn secure(
     Ok(Io::from(tls.connect(server_name, Intake::new(tcp)).await?))
 }
 
+/// HTTP/2 as every link of ours is begun with.
+pub(super) fn http2() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_streams(0)
+        .enable_push(false);
+    builder
+}
+
 /// Sends the request; the response's headers are waited for by the link.
 pub(crate) async fn open(
     io: Io,
@@ -28,14 +42,7 @@ pub(crate) async fn open(
 ) -> io::Result<Link> {
     let tcp = io.get_ref().0.tcp();
     let local = tcp.and_then(|tcp| Some(tcp.local_addr().ok()?.ip().to_canonical()));
-    let (mut requests, connection) = h2::client::Builder::new()
-        .initial_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_header_list_size(HEADERS_BYTES_MAX)
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-        .max_concurrent_streams(0)
-        .enable_push(false)
+    let (mut requests, connection) = http2()
         .handshake::<_, Outgoing>(io)
         .await
         .map_err(io::Error::other)?;

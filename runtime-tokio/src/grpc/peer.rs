@@ -9,7 +9,7 @@ use proto_core::name::NodeName;
 use super::link::{Io, Link, broken};
 use super::message::Outgoing;
 use super::request::{self, LinkRequest};
-use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Loss, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
+use super::{Loss, client};
 
 /// A connection to another replica, on which links can be made.
 #[derive(Clone)]
@@ -28,14 +28,7 @@ impl PeerConnection {
         me: ReplicaId,
         message_bytes_max: usize,
     ) -> io::Result<(PeerConnection, impl Future<Output = ()> + Send)> {
-        let (requests, connection) = h2::client::Builder::new()
-            .initial_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .max_header_list_size(HEADERS_BYTES_MAX)
-            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-            .max_concurrent_streams(0)
-            .enable_push(false)
+        let (requests, connection) = client::http2()
             .handshake::<_, Outgoing>(io)
             .await
             .map_err(io::Error::other)?;

@@ -6,4 +6,5 @@ pub(crate) mod closing;
 pub mod homing;
 pub(crate) mod intake;
 pub mod options;
+pub(crate) mod reach;
 pub mod socket;

@@ -1,5 +1,4 @@
 //! Making a link: address, TCP, TLS, HTTP/2, request.
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,6 @@ use proto_core::auth::EdgeBearer;
 use proto_core::auth::Secret;
 use proto_core::output::{ConnectAttempt, LinkLoss};
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsConnector;
@@ -21,6 +19,7 @@ use super::CloudAddresses;
 use super::names::Names;
 use crate::grpc::{Introduction, Link, client};
 use crate::net::options;
+use crate::net::reach::{Failed, failed, failed_handshake, reach};
 
 /// Who makes links. A certificate, if there is one, is in the TLS configuration.
 #[derive(Clone)]
@@ -40,13 +39,6 @@ pub(crate) struct Connector {
     credential: Credential,
     message_bytes_max: usize,
     names: Names,
-}
-
-/// Why a link could not be made; the text is for logs and, at a client, for its user.
-#[derive(Clone, Debug)]
-pub(crate) struct Failed {
-    pub(crate) why: LinkLoss,
-    pub(crate) text: String,
 }
 
 impl Connector {
@@ -110,7 +102,7 @@ impl Connector {
         addresses: &[SocketAddr],
         answered: &AtomicBool,
     ) -> Result<(Link, String), Failed> {
-        let tcp = reach(addresses).await?;
+        let tcp = reach(addresses.iter().copied()).await?;
         answered.store(true, Ordering::Relaxed);
         options::tune_link(&tcp);
         let remote = tcp
@@ -120,19 +112,7 @@ impl Connector {
         let server_name = self.server_name(name)?;
         let io = client::secure(tcp, tls, server_name)
             .await
-            .map_err(|error| {
-                let is_tls = error
-                    .get_ref()
-                    .is_some_and(|inner| inner.is::<rustls::Error>());
-                failed(
-                    if is_tls {
-                        LinkLoss::Tls
-                    } else {
-                        LinkLoss::Broken
-                    },
-                    error,
-                )
-            })?;
+            .map_err(failed_handshake)?;
         let opened = client::open(io, self.introduction(name, attempt), self.message_bytes_max);
         let link = opened
             .await
@@ -177,26 +157,5 @@ impl Connector {
                 .trim_matches(['[', ']']),
         };
         ServerName::try_from(host.to_owned()).map_err(|error| failed(LinkLoss::Tls, error))
-    }
-}
-
-async fn reach(addresses: &[SocketAddr]) -> Result<TcpStream, Failed> {
-    let mut last = failed(LinkLoss::Broken, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                last = failed(LinkLoss::Refused, error)
-            }
-            Err(error) => last = failed(LinkLoss::Broken, error),
-        }
-    }
-    Err(last)
-}
-
-fn failed(why: LinkLoss, text: impl ToString) -> Failed {
-    Failed {
-        why,
-        text: text.to_string(),
     }
 }

@@ -1,5 +1,4 @@
 //! Making a connection to another replica: address, TCP, TLS, HTTP/2, and the control link.
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use proto_core::ReplicaId;
 use proto_core::auth::Secret;
 use proto_core::output::LinkLoss;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -17,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::grpc::peer::PeerConnection;
 use crate::grpc::{Link, client};
 use crate::net::options;
+use crate::net::reach::{Failed, failed, failed_handshake, reach};
 
 /// Every replica's certificate has this name, wherever it is.
 const SERVER_NAME: &str = "tunnel.cloud.io";
@@ -40,12 +40,6 @@ pub(super) struct Made {
     pub(super) control: Link,
 }
 
-/// Why there is none; the text is for logs.
-pub(super) struct Failed {
-    pub(super) why: LinkLoss,
-    pub(super) text: String,
-}
-
 impl Connector {
     /// Makes one attempt. The connection is driven in `lane`.
     pub(super) async fn connect(&self, address: &str, lane: &Handle) -> Result<Made, Failed> {
@@ -56,7 +50,10 @@ impl Connector {
     }
 
     async fn handshake(&self, address: &str, lane: &Handle) -> Result<Made, Failed> {
-        let tcp = reach(address).await?;
+        let addresses = lookup_host(address)
+            .await
+            .map_err(|error| failed(LinkLoss::Broken, error))?;
+        let tcp = reach(addresses).await?;
         options::tune_link(&tcp);
         let remote = tcp
             .peer_addr()
@@ -66,7 +63,7 @@ impl Connector {
             ServerName::try_from(SERVER_NAME).map_err(|error| failed(LinkLoss::Tls, error))?;
         let io = client::secure(tcp, tls, server_name)
             .await
-            .map_err(|error| failed(tls_or_broken(&error), error))?;
+            .map_err(failed_handshake)?;
         let begun =
             PeerConnection::begin(io, SERVER_NAME.to_owned(), self.me, self.message_bytes_max);
         let (peer, drive) = begun
@@ -90,36 +87,4 @@ impl Connector {
 pub(super) fn authorization(token: &watch::Receiver<Option<Secret>>) -> Option<HeaderValue> {
     let token = token.borrow();
     HeaderValue::from_str(&format!("Bearer {}", token.as_ref()?.expose())).ok()
-}
-
-fn tls_or_broken(error: &io::Error) -> LinkLoss {
-    let inner = error.get_ref();
-    match inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-        true => LinkLoss::Tls,
-        false => LinkLoss::Broken,
-    }
-}
-
-async fn reach(address: &str) -> Result<TcpStream, Failed> {
-    let addresses = lookup_host(address)
-        .await
-        .map_err(|error| failed(LinkLoss::Broken, error))?;
-    let mut last = failed(LinkLoss::Broken, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                last = failed(LinkLoss::Refused, error)
-            }
-            Err(error) => last = failed(LinkLoss::Broken, error),
-        }
-    }
-    Err(last)
-}
-
-fn failed(why: LinkLoss, text: impl ToString) -> Failed {
-    Failed {
-        why,
-        text: text.to_string(),
-    }
 }
