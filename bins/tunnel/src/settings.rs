@@ -37,10 +37,10 @@ pub(crate) enum Way {
 
 /// The server's gRPC side, and who asks.
 pub(crate) struct LinkServer {
-    /// `host:port`.
-    pub(crate) address: String,
-    /// The name in its certificate.
-    pub(crate) name: String,
+    /// `host:port`, each a replica's or a balancer's.
+    pub(crate) addresses: Vec<String>,
+    /// The name in its certificate; `None`: its host.
+    pub(crate) name: Option<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) token: Option<Secret>,
     pub(crate) url: String,
@@ -109,7 +109,7 @@ impl Settings {
             name => name.to_owned(),
         };
         let tls = match server.scheme {
-            Scheme::Grpcs => return self.link_server(server, name).map(Way::Link),
+            Scheme::Grpcs => return self.link_server(server).map(Way::Link),
             Scheme::Https => Some(self.tls(ALPN_HTTP1)?),
             Scheme::Http => None,
         };
@@ -122,7 +122,7 @@ impl Settings {
         }))
     }
 
-    fn link_server(&self, server: &ServerAddress, name: String) -> Result<LinkServer, String> {
+    fn link_server(&self, server: &ServerAddress) -> Result<LinkServer, String> {
         let token = match &self.credential {
             Credential::None => None,
             Credential::Token(token) => Some(token.clone()),
@@ -133,8 +133,11 @@ impl Settings {
             }
         };
         Ok(LinkServer {
-            address: server.address.to_string(),
-            name,
+            addresses: std::iter::once(&server.address)
+                .chain(&server.others)
+                .map(ToString::to_string)
+                .collect(),
+            name: Some(self.config.server_name.clone()).filter(|name| !name.is_empty()),
             tls: self.tls(ALPN_H2)?,
             token,
             url: server.to_string(),

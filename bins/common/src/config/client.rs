@@ -39,6 +39,8 @@ pub struct Server {
     pub scheme: Scheme,
     /// Its address.
     pub address: HostPort,
+    /// Its other replicas' addresses, if there is none that leads to all of them. By gRPC only.
+    pub others: Vec<HostPort>,
 }
 
 impl FromStr for Server {
@@ -47,7 +49,7 @@ impl FromStr for Server {
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = || {
             format!(
-                "\"{text}\" is no server: expected grpcs://HOST:9000, https://HOST:2222 (CONNECT in TLS) or http://HOST:2222"
+                "\"{text}\" is no server: expected grpcs://HOST:9000 (or grpcs://HOST:9000,HOST:9000), https://HOST:2222 (CONNECT in TLS) or http://HOST:2222"
             )
         };
         let (scheme, address) = text.split_once("://").ok_or_else(refuse)?;
@@ -57,18 +59,29 @@ impl FromStr for Server {
             "http" => Scheme::Http,
             _ => return Err(refuse()),
         };
-        let address = address
-            .strip_suffix('/')
-            .unwrap_or(address)
-            .parse()
+        let list = address.strip_suffix('/').unwrap_or(address).split(',');
+        let mut addresses = list
+            .map(str::parse)
+            .collect::<Result<Vec<HostPort>, _>>()
             .map_err(|_| refuse())?;
-        Ok(Self { scheme, address })
+        if addresses.len() > 1 && scheme != Scheme::Grpcs {
+            return Err(refuse());
+        }
+        let address = addresses.remove(0);
+        Ok(Self {
+            scheme,
+            address,
+            others: addresses,
+        })
     }
 }
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.address)
+        write!(f, "{}://{}", self.scheme.as_str(), self.address)?;
+        self.others
+            .iter()
+            .try_for_each(|other| write!(f, ",{other}"))
     }
 }
 

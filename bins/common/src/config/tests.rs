@@ -261,3 +261,14 @@ fn the_operator_is_told_what_a_server_looks_like() {
             .contains("ca: ")
     );
 }
+
+#[test]
+fn several_replicas_may_be_named_where_a_session_can_move() {
+    let parse = |text: &str| text.parse::<Server>();
+    let text = "grpcs://cloud-1:9000,[::1]:9000";
+    let server = parse(text).expect("two replicas");
+    assert_eq!(server.others.len(), 1);
+    assert_eq!(server.to_string(), text);
+    assert!(parse("https://cloud-1:2222,cloud-2:2222").is_err());
+    assert!(parse("grpcs://cloud-1:9000,").is_err());
+}

@@ -117,7 +117,7 @@ fn settings(server: LinkServer, node: NodeName) -> client::Settings {
     client::Settings {
         client: ClientConfig {
             node,
-            addresses: 1,
+            addresses: server.addresses.len(),
             reconnect: Reconnect::default(),
             limits: Config {
                 streams: StreamConfig {
@@ -130,8 +130,8 @@ fn settings(server: LinkServer, node: NodeName) -> client::Settings {
         },
         buffers_bytes_max: BUFFERS_BYTES_MAX,
         cloud: CloudAddresses {
-            addresses: vec![server.address],
-            server_name: Some(server.name),
+            addresses: server.addresses,
+            server_name: server.name,
         },
         tls: server.tls,
         token: server.token,
