@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub struct Cutter {
     address: String,
     lines: Arc<Mutex<Vec<Arc<Line>>>>,
     cuts: Arc<Cuts>,
+    targets: Arc<Mutex<Vec<String>>>,
+    down: Arc<AtomicBool>,
 }
 
 /// What the proxy cuts by itself.
@@ -51,6 +53,13 @@ impl Cutter {
         Self::at("127.0.0.1", target, None)
     }
 
+    /// A balancer: passes what comes to the first of `targets` that takes it.
+    pub fn before(targets: &[String]) -> Self {
+        let balancer = Self::to("");
+        balancer.lead(targets);
+        balancer
+    }
+
     /// Listens at an address, in the calling thread's network, and cuts by itself what passes `limits`.
     pub fn at(ip: &str, target: &str, limits: Option<Limits>) -> Self {
         let listener = TcpListener::bind((ip, 0)).unwrap();
@@ -59,10 +68,18 @@ impl Cutter {
             Arc::<Mutex<Vec<Arc<Line>>>>::default(),
             Arc::<Cuts>::default(),
         );
-        let (target, kept, counted) = (target.to_owned(), lines.clone(), cuts.clone());
+        let targets = Arc::new(Mutex::new(vec![target.to_owned()]));
+        let down = Arc::<AtomicBool>::default();
+        let (to, is_down) = (targets.clone(), down.clone());
+        let (kept, counted) = (lines.clone(), cuts.clone());
         thread::spawn(move || {
             for near in listener.incoming() {
-                let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else {
+                if is_down.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let targets = to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let far = targets.iter().find_map(|to| TcpStream::connect(to).ok());
+                let (Ok(near), Some(far)) = (near, far) else {
                     continue;
                 };
                 let (since, moved) = (Instant::now(), Mutex::new(Instant::now()));
@@ -78,14 +95,36 @@ impl Cutter {
                 }
                 kept.lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
+                    .push(line.clone());
+                if is_down.load(Ordering::SeqCst) {
+                    line.end();
+                }
             }
         });
         Self {
             address,
             lines,
             cuts,
+            targets,
+            down,
         }
+    }
+
+    /// From now on new connections go to the first of `targets` that takes them.
+    pub fn lead(&self, targets: &[String]) {
+        let mut to = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        *to = targets.to_vec();
+    }
+
+    /// Cuts, and takes no new connection until [`Cutter::mend`].
+    pub fn hold(&self) {
+        self.down.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Takes new connections again.
+    pub fn mend(&self) {
+        self.down.store(false, Ordering::SeqCst);
     }
 
     /// Where the edge connects to.

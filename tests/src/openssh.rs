@@ -7,11 +7,15 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use crate::binaries::{binary, program};
+use crate::pki::replace;
 use crate::targets::Target;
 use crate::world::{Cloud, World};
 
 /// The ProxyCommands, each an alias in the client's configuration.
 pub const PROXIES: [&str; 5] = ["nc", "corkscrew", "ncat", "connect-proxy", "tunnel"];
+
+/// Not an alias, but `tunnel ssh`, by a link of its own; for a client with [`Ssh::by_links`].
+pub const TUNNEL_SSH: &str = "tunnel ssh";
 
 /// A node's SSH server. Each connection has an sshd of its own, so there is no port to race for.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Sshd {
 pub struct Ssh {
     config: PathBuf,
     shell: String,
+    /// The configuration of `tunnel ssh`.
+    links: Option<PathBuf>,
 }
 
 impl Sshd {
@@ -96,14 +102,22 @@ impl Ssh {
             ),
         ];
         let aliases: Vec<_> = PROXIES.into_iter().zip(commands).collect();
-        Self::by(world, "node-A", &aliases)
+        Self::written(world, "node-A", &format!("config-{host}-{port}"), &aliases)
     }
 
     /// Writes the client's configuration with an alias for each ProxyCommand; each leads to `node`.
     pub fn by(world: &World, node: &str, aliases: &[(&str, String)]) -> Self {
+        Self::written(world, node, "config", aliases)
+    }
+
+    fn written(world: &World, node: &str, file: &str, aliases: &[(&str, String)]) -> Self {
         let dir = world.path("ssh");
         let host_key = fs::read_to_string(dir.join("host_key.pub")).unwrap();
-        fs::write(dir.join("known_hosts"), format!("{node} {host_key}")).unwrap();
+        // Others may be reading it. `tunnel ssh` asks for the name in lower case.
+        replace(
+            &dir.join("known_hosts"),
+            &format!("{node},{} {host_key}", node.to_ascii_lowercase()),
+        );
         let mut text = String::new();
         for (alias, command) in aliases {
             text.push_str(&format!("Host {alias}\n  ProxyCommand {command}\n"));
@@ -115,10 +129,44 @@ impl Ssh {
             user(),
             dir.display(),
         ));
-        let config = dir.join("config");
-        fs::write(&config, text).unwrap();
+        let config = dir.join(file);
+        replace(&config, &text);
         let shell = format!("ssh -F {}", config.display());
-        Self { config, shell }
+        Self {
+            config,
+            shell,
+            links: None,
+        }
+    }
+
+    /// The same, and [`TUNNEL_SSH`] by links to `server`: gRPC addresses with commas between them.
+    #[must_use]
+    pub fn by_links(self, world: &World, server: &str) -> Self {
+        let config = client_config(world, server, "alice-bearer-token");
+        Self {
+            links: Some(config),
+            ..self
+        }
+    }
+
+    /// Runs `line` on node-A by one of [`PROXIES`] or by [`TUNNEL_SSH`].
+    pub fn login(&self, alias: &str, line: &str) -> Command {
+        if alias != TUNNEL_SSH {
+            let mut command = self.command("ssh");
+            command.args([alias, line]);
+            return command;
+        }
+        let links = self.links.as_ref().expect("a client with links");
+        let mut command = Command::new(binary("tunnel"));
+        command
+            .arg("--config")
+            .arg(links)
+            .args(["ssh", "node-A", "--", "-F"])
+            .arg(&self.config)
+            .arg(line)
+            .env_remove("TUNNEL_SERVER")
+            .env_remove("TUNNEL_TOKEN");
+        command
     }
 
     /// `ssh`, `scp` or `sftp` with this configuration.
@@ -137,6 +185,19 @@ impl Ssh {
     pub fn run(&self, alias: &str, line: &str) -> Output {
         self.command("ssh").args([alias, line]).output().unwrap()
     }
+}
+
+/// A configuration of `tunnel` for links to `server` (gRPC addresses with commas between them), with a user's token.
+pub fn client_config(world: &World, server: &str, token: &str) -> PathBuf {
+    let name = server.replace([',', ':'], "-");
+    let token = world.write(&format!("token-of-{token}"), token);
+    world.write(
+        &format!("client-{name}-{}.toml", token.file_name().unwrap().display()),
+        &format!(
+            "server = \"grpcs://{server}\"\nca = {:?}\nserver_name = \"tunnel.cloud.io\"\ntoken_file = {token:?}\n",
+            world.pki.ca()
+        ),
+    )
 }
 
 /// OpenBSD's nc, whatever `nc` itself means on this machine.

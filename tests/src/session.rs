@@ -40,6 +40,9 @@ const PATIENCE: Duration = secs(40);
 /// processors to what is measured.
 const BLOCK: usize = 4096;
 const PACE: Duration = millis(5);
+/// The same for many sessions at once.
+const QUIET_BLOCK: usize = 256;
+const QUIET_PACE: Duration = millis(40);
 
 fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
@@ -56,11 +59,18 @@ fn spawn(mut command: Command) -> (Child, ChildStdin, ChildStdout) {
 }
 
 impl Busy {
-    /// Logs in by one of [`crate::openssh::PROXIES`], in the network of the calling thread.
+    /// Logs in as [`Ssh::login`] does, in the network of the calling thread.
     pub fn start(ssh: &Ssh, alias: &str) -> Self {
-        let mut command = ssh.command("ssh");
-        command.args([alias, "cat"]);
-        let (child, mut input, mut output) = spawn(command);
+        Self::start_at(ssh, alias, BLOCK, PACE)
+    }
+
+    /// One of many: with fewer bytes, so that all of them together leave the processors to what is measured.
+    pub fn start_quiet(ssh: &Ssh, alias: &str) -> Self {
+        Self::start_at(ssh, alias, QUIET_BLOCK, QUIET_PACE)
+    }
+
+    fn start_at(ssh: &Ssh, alias: &str, block: usize, pace: Duration) -> Self {
+        let (child, mut input, mut output) = spawn(ssh.login(alias, "cat"));
         let stop = Arc::new(AtomicBool::new(false));
         let arrivals = Arc::new((
             Mutex::new(Arrivals {
@@ -73,10 +83,10 @@ impl Busy {
         let sending = thread::spawn(move || {
             let mut sent = 0;
             while !until.load(Ordering::SeqCst) {
-                let block: Vec<u8> = (sent..sent + BLOCK as u64).map(byte_at).collect();
+                let block: Vec<u8> = (sent..sent + block as u64).map(byte_at).collect();
                 input.write_all(&block).expect("the session takes bytes");
                 sent += block.len() as u64;
-                thread::sleep(PACE);
+                thread::sleep(pace);
             }
             sent
         });
@@ -142,13 +152,10 @@ impl Busy {
 }
 
 impl Idle {
-    /// Logs in by one of [`crate::openssh::PROXIES`], in the network of the calling thread.
+    /// Logs in as [`Ssh::login`] does, in the network of the calling thread.
     pub fn start(ssh: &Ssh, alias: &str) -> Self {
-        let mut command = ssh.command("ssh");
-        command.args([
-            alias,
-            "echo ready; while read word; do echo heard $word; done",
-        ]);
+        let line = "echo ready; while read word; do echo heard $word; done";
+        let command = ssh.login(alias, line);
         let (child, input, output) = spawn(command);
         let (tell, lines) = mpsc::channel();
         thread::spawn(move || {

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tunnel_tests::binaries::binary;
 use tunnel_tests::cutter::Cutter;
+use tunnel_tests::openssh::client_config;
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{millis, secs, wait_until};
 use tunnel_tests::{Cloud, Edge, World};
@@ -25,14 +26,7 @@ impl Client {
     }
 
     fn with_token(world: &World, grpc: &str, node: &str, token: &str) -> Client {
-        let token = world.write("client-token", token);
-        let config = world.write(
-            "client.toml",
-            &format!(
-                "server = \"grpcs://{grpc}\"\nca = {:?}\nserver_name = \"tunnel.cloud.io\"\ntoken_file = {token:?}\n",
-                world.pki.ca()
-            ),
-        );
+        let config = client_config(world, grpc, token);
         let child = Command::new(binary("tunnel"))
             .arg("--config")
             .arg(config)

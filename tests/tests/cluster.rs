@@ -1,15 +1,25 @@
 //! Several replicas: each finds a node wherever its edge is linked, as long as it is linked somewhere.
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use tonic::Code;
+use tunnel_tests::binaries::binary;
 use tunnel_tests::cluster::{Cluster, free, ip};
 use tunnel_tests::coredns::CoreDns;
+use tunnel_tests::cutter::Cutter;
 use tunnel_tests::fake_edge::{EdgeOptions, FakeEdge};
-use tunnel_tests::openssh::{Ssh, Sshd, success};
+use tunnel_tests::openssh::{Ssh, Sshd, TUNNEL_SSH, client_config, nc, success};
 use tunnel_tests::pki::Identity;
+use tunnel_tests::session::{Busy, Idle};
 use tunnel_tests::targets::Target;
-use tunnel_tests::wait::{secs, wait_until};
+use tunnel_tests::wait::{is_long, millis, secs, wait_until};
 use tunnel_tests::world::{Settings, TOKEN};
 use tunnel_tests::{Connect, Edge, World};
 
@@ -132,7 +142,7 @@ fn the_drain_command_waits_until_the_replica_may_be_ended() {
     let mut cluster = Cluster::start(&world, 2);
     let _edge = edge_at(&world, &cluster, &[1], &echo.address());
     let mut open = cluster.open(0, "node-A");
-    let mut command = std::process::Command::new(tunnel_tests::binaries::binary("tunnel-cloud"));
+    let mut command = Command::new(binary("tunnel-cloud"));
     let config = world.write(
         "drain.toml",
         &format!(
@@ -212,6 +222,183 @@ fn a_replica_that_hears_nothing_asks_dns() {
     wait_until("the line is gone", secs(20), || {
         !std::fs::read_to_string(&hosts).unwrap().contains("node-a")
     });
+}
+
+/// DNS answers nothing, then isn't there, the file is emptied, then names a replica that is gone: ten minutes of it in full.
+#[test]
+fn open_sessions_and_new_ones_need_no_registry() {
+    let each = if is_long() { secs(150) } else { secs(2) };
+    let world = World::new();
+    let sshd = Sshd::start(&world);
+    let hosts = world.write("hosts", "");
+    let dns = CoreDns::start(&world, &hosts);
+    let cluster = Cluster::start_with(&world, 3, |at, _, settings| {
+        settings
+            .set("registry.kind", "hosts")
+            .set("registry.address", ip(at))
+            .set("registry.hosts_file", hosts.to_str().unwrap())
+            .set("registry.dns_server", dns.address.clone())
+    });
+    cluster.wait_linked();
+    let line = Cutter::to(&cluster.replicas[0].grpc);
+    let settings = world
+        .edge_settings("node-A", line.address(), &sshd.address())
+        .set("reconnect.max", "500ms");
+    let mut edge = world.edge_with("node-A", settings);
+    edge.process.wait_status("link", "up", secs(10));
+    drop(cluster.open(2, "node-A"));
+    let ssh = Ssh::new(&world, &cluster.replicas[2]).by_links(&world, &cluster.replicas[1].grpc);
+    let mut open = ["nc", TUNNEL_SSH].map(|kind| Idle::start(&ssh, kind));
+    let busy = Busy::start_quiet(&ssh, "nc");
+    let mut longest = Duration::ZERO;
+    let mut opened = 0;
+    // The edge moves in each phase, so that what peers say is all that anybody knows.
+    let mut at = 0;
+    let mut go_on = |phase: &str| {
+        at = 1 - at;
+        line.lead(&[cluster.replicas[at].grpc.clone()]);
+        line.cut();
+        wait_until("the edge is at the other replica", secs(20), || {
+            holds(&cluster, at)
+        });
+        let since = Instant::now();
+        busy.moves_after(since, secs(20));
+        busy.stall();
+        let mut asked = false;
+        while since.elapsed() < each || !asked {
+            asked = true;
+            for idle in &mut open {
+                longest = longest.max(idle.ask("still here"));
+            }
+            for replica in &cluster.replicas {
+                let start = Instant::now();
+                drop(Connect::open(&replica.connect, "node-A:22"));
+                longest = longest.max(start.elapsed());
+                opened += 1;
+            }
+            thread::sleep(millis(200));
+        }
+        let stall = busy.stall();
+        println!("measured: {phase}: stall {:.2} s", stall.as_secs_f64());
+        longest = longest.max(stall);
+    };
+    dns.process.signal(Signal::SIGSTOP);
+    go_on("DNS answers nothing");
+    drop(dns);
+    go_on("DNS is gone");
+    std::fs::write(&hosts, "").unwrap();
+    go_on("the registry's file is empty");
+    std::fs::write(&hosts, "10.9.9.9 node-a\n").unwrap();
+    go_on("the registry's file is wrong");
+    println!(
+        "measured: without a registry: {opened} new streams, longest wait for any answer {:.2} s",
+        longest.as_secs_f64()
+    );
+    assert!(longest < secs(5), "{longest:?}");
+    for idle in open {
+        idle.finish();
+    }
+    busy.finish();
+}
+
+/// An edge that comes to another replica every two seconds while streams are opened, as users open them: each is, and to
+/// its own node.
+#[test]
+fn streams_are_opened_to_edges_that_hop() {
+    const HOP: Duration = secs(2);
+    const CLIENTS: usize = 2;
+    let long = if is_long() { secs(300) } else { secs(16) };
+    let world = World::new();
+    let greeters = [Target::greeter("node-A"), Target::greeter("node-B")];
+    let cluster = Cluster::start(&world, 3);
+    cluster.wait_linked();
+    let nodes = ["node-A", "node-B"];
+    let lines = nodes.map(|_| Cutter::to(&cluster.replicas[0].grpc));
+    let _edges: Vec<Edge> = (0..2)
+        .map(|at| {
+            let settings =
+                world.edge_settings(nodes[at], lines[at].address(), &greeters[at].address());
+            let mut edge = world.edge_with(nodes[at], settings);
+            edge.process.wait_status("link", "up", secs(10));
+            edge
+        })
+        .collect();
+    for at in 0..3 {
+        nodes.map(|node| drop(cluster.open(at, node)));
+    }
+    let configs: Vec<PathBuf> = cluster
+        .replicas
+        .iter()
+        .map(|replica| client_config(&world, &replica.grpc, "alice-bearer-token"))
+        .collect();
+    let (done, bad) = (AtomicUsize::new(0), Mutex::new(Vec::<String>::new()));
+    let until = Instant::now() + long;
+    let mut hops = 0;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (configs, cluster, done, bad) = (&configs, &cluster, &done, &bad);
+            scope.spawn(move || {
+                for round in client.. {
+                    if Instant::now() >= until {
+                        return;
+                    }
+                    let (node, replica) = (nodes[round % 2], &cluster.replicas[round % 3]);
+                    let output = match round % 8 {
+                        7 => said_by_tunnel(&configs[round % 3], node),
+                        _ => said_by_nc(&replica.connect, node),
+                    };
+                    done.fetch_add(1, Ordering::SeqCst);
+                    if output.stdout != node.as_bytes() {
+                        let what = format!("{round}, {node} by {}: {output:?}", replica.connect);
+                        bad.lock().unwrap().push(what);
+                    }
+                }
+            });
+        }
+        while Instant::now() < until {
+            thread::sleep(HOP);
+            hops += 1;
+            for (at, line) in lines.iter().enumerate() {
+                line.lead(&[cluster.replicas[(hops + at) % 3].grpc.clone()]);
+                line.cut();
+            }
+        }
+    });
+    let (opens, bad) = (done.into_inner(), bad.into_inner().unwrap());
+    println!(
+        "measured: {opens} streams opened by nc and tunnel while both edges hopped {hops} times: {} failed",
+        bad.len()
+    );
+    assert!(
+        bad.iter().all(|what| !what.contains("stdout: \"node")),
+        "a wrong node: {bad:#?}"
+    );
+    assert!(opens >= 100, "{opens} opens tell nothing");
+    assert!(bad.len() * 1000 <= opens, "{bad:#?}");
+}
+
+/// What the target says first, to one that says nothing itself.
+fn said_by_nc(proxy: &str, node: &str) -> Output {
+    said(Command::new(nc()).args(["-N", "-X", "connect", "-x", proxy, node, "22"]))
+}
+
+fn said_by_tunnel(config: &Path, node: &str) -> Output {
+    let mut command = Command::new(binary("tunnel"));
+    said(
+        command
+            .arg("--config")
+            .arg(config)
+            .args(["connect", node, "22"]),
+    )
+}
+
+fn said(command: &mut Command) -> Output {
+    command
+        .env_remove("TUNNEL_SERVER")
+        .env_remove("TUNNEL_TOKEN")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 #[test]
