@@ -140,6 +140,9 @@ impl Edge {
             until: now + self.mux.config.links.drain_max,
         };
         self.mux.leave();
+        if !self.mux.is_empty() {
+            self.uplinks.leaving(&mut self.mux, now);
+        }
     }
 
     /// Ends the streams and the links, for good.

@@ -55,8 +55,8 @@ pub(crate) struct UplinkSettings {
 enum Next {
     /// None is wanted.
     Idle,
-    /// Waits for the next try. `obeyed`: the cloud has said how long.
-    Pause { until: Instant, obeyed: bool },
+    /// Waits for the next try.
+    Pause { until: Instant, whose: Whose },
     /// The driver is connecting.
     Connecting { attempt: AttemptId, since: Instant },
     /// The request was sent; its response's headers are awaited.
@@ -66,6 +66,17 @@ enum Next {
     },
     /// There will be no more links.
     Down,
+}
+
+/// Who wants a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// We do, lest a cloud be asked in a circle.
+    Ours,
+    /// The cloud has said how long.
+    Clouds,
+    /// Another process of this node does, which has taken its place: two must not replace each other in a circle.
+    Anothers,
 }
 
 /// A link that is up.
@@ -251,7 +262,9 @@ impl Uplinks {
     pub(crate) fn network_changed(&mut self, mux: &mut Mux, now: Instant) {
         self.backoff.start_over();
         match self.next {
-            Next::Pause { obeyed: false, .. } => self.connect(mux, now),
+            Next::Pause {
+                whose: Whose::Ours, ..
+            } => self.connect(mux, now),
             Next::Connecting { since, .. }
                 if now.saturating_duration_since(since) >= self.backoff.min() =>
             {
@@ -261,6 +274,17 @@ impl Uplinks {
         }
         for up in &self.up {
             mux.probe_link(up.link, now);
+        }
+    }
+
+    /// This process leaves: a link of it replaces no other from now on, so what it has is not kept waiting for its turn.
+    pub(crate) fn leaving(&mut self, mux: &mut Mux, now: Instant) {
+        if let Next::Pause {
+            whose: Whose::Anothers,
+            ..
+        } = self.next
+        {
+            self.connect(mux, now);
         }
     }
 
@@ -359,10 +383,11 @@ impl Uplinks {
         let retry_in = self.backoff.pause(why, waiting, &mut mux.rng);
         self.next = Next::Pause {
             until: now + retry_in,
-            obeyed: matches!(
-                why,
-                LinkLoss::Replaced | LinkLoss::Unavailable { pushback: Some(_) }
-            ),
+            whose: match why {
+                LinkLoss::Replaced => Whose::Anothers,
+                LinkLoss::Unavailable { pushback: Some(_) } => Whose::Clouds,
+                _ => Whose::Ours,
+            },
         };
         mux.event(Event::ConnectFailed { why, retry_in });
     }

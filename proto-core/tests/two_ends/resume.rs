@@ -423,3 +423,23 @@ fn an_acceptor_that_has_waited_for_done_in_vain_says_it_itself() {
     assert_eq!(world.hub_log.records[0].reason, Reason::Done);
     assert_eq!(world.budget.used(), 0);
 }
+
+#[test]
+fn an_edge_that_leaves_takes_its_streams_back_at_once_though_another_has_its_place() {
+    let mut world = World::new(DialectChoice::V1, resuming());
+    connected_pair(&mut world);
+    // Its successor's link came, and the cloud ended its own.
+    world.hub_link = None;
+    let link = world.edge_link.take().expect("a link");
+    world.edge.link_lost(link, LinkLoss::Replaced, world.now);
+    world.edge.network_changed(world.now);
+    world.settle();
+    assert!(
+        world.edge_log.attempts.is_empty(),
+        "two that stay would replace each other in a circle"
+    );
+    world.edge.drain(world.now);
+    world.settle();
+    let attempt = world.edge_log.attempts.pop().expect("it waits no longer");
+    assert!(attempt.draining, "and says that it replaces nobody");
+}
