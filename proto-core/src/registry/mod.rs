@@ -3,6 +3,12 @@
 //! An answer is an address, and only a replica that this one has a control link to is ever asked for a node: so whatever a
 //! registry says, nobody is dialed because of it, and a wrong answer costs one question.
 
+mod label;
+mod slices;
+
+pub use label::{LABEL_BYTES_MAX, Label};
+pub use slices::{Action, Slices, SlicesConfig, Write, Written};
+
 use crate::name::NodeName;
 use crate::replica::ReplicaId;
 use crate::time::Instant;
