@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -74,10 +75,16 @@ fn what_is_missing_is_named_at_once() {
 /// A folder with our program, and scripts in the place of everybody else.
 struct Stage {
     root: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One stage at a time: a program that is being written when another test forks can't be run until that child has
+/// begun its own ("text file busy").
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Stage {
     fn new(cloud: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = tempfile::tempdir().unwrap();
         let bin = root.path().join("bin");
         fs::create_dir(&bin).unwrap();
@@ -97,7 +104,10 @@ impl Stage {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Self { root }
+        Self {
+            root,
+            _alone: alone,
+        }
     }
 
     fn demo(&self) -> Command {
