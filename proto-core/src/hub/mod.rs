@@ -324,7 +324,8 @@ machine_over_mux!(NodeHub {
         };
         [
             self.mux.deadline(),
-            self.waiting.first().map(stream),
+            // A claim that is settled leaves its entry until then, for which nobody waits at an idle hub.
+            self.waiting.first().filter(|_| !self.mux.is_idle()).map(stream),
             self.drains.first().copied().map(link),
             // Pauses before another try: nobody waits for one at an idle hub.
             self.ways.deadline().filter(|_| !self.mux.is_idle()).map(|at| Deadline {

@@ -176,8 +176,9 @@ impl Mux {
     /// A message of a stream that isn't here: an opener's answers that there is no route, once for many.
     fn handle_routeless(&mut self, link: LinkId, kind: Kind, msg: &StreamMsg) {
         self.event(Event::Ignored("unknown stream"));
-        if self.role == Role::Opener && matches!(kind, Kind::Content | Kind::Eof | Kind::Connected)
-        {
+        // A replica's word: a client says `closed` when it ends a stream, and nothing more.
+        let tells = self.role == Role::Opener && !self.is_uplink(link);
+        if tells && matches!(kind, Kind::Content | Kind::Eof | Kind::Connected) {
             let code = Reason::UnknownStream.code();
             self.answer(link, Kind::Detached, msg, code);
         }

@@ -37,8 +37,12 @@ impl Mux {
             return;
         };
         let limit = self.config.links.streams_per_link_max;
+        // What this stream has here already makes way for it.
+        let older = self.relay.older(&topic, msg.epoch);
+        let older = older.iter().filter_map(|id| self.relay.get(*id));
+        let own = older.filter(|route| route.opener == link_id).count();
         let crowded = link.kind == LinkKind::Client
-            && self.relay.count_of_link(link_id) + link.lost.len() >= limit;
+            && self.relay.count_of_link(link_id) + link.lost.len() >= limit + own;
         if link.kind == LinkKind::Client {
             msg.user.clone_from(&link.user);
         }
@@ -126,6 +130,9 @@ impl Mux {
         let Some(route) = self.relay.get(id) else {
             return;
         };
+        if route.has_last(gone.back()) {
+            return; // What it said last may still have to be passed on, and is all there is to say.
+        }
         if gone == Toward::Acceptor && route.asking.is_some() {
             if let Some(link) = route.acceptor {
                 self.wrong_way(id, link, now);

@@ -108,7 +108,12 @@ impl Mux {
         result: Result<(), Reason>,
         now: Instant,
     ) -> bool {
-        match self.streams.get(&id).and_then(|entry| entry.splice) {
+        // One that failed may be forgotten by now.
+        let splice = match self.streams.get(&id) {
+            Some(entry) => entry.splice,
+            None => self.spliced_with(id).map(Splice::With),
+        };
+        match splice {
             Some(Splice::With(other)) => {
                 self.handle_dialed(other, result, now);
                 self.pump(id, now);

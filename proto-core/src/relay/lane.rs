@@ -125,7 +125,13 @@ impl Lane {
     /// # Errors
     /// An end before or behind what came, or another than before, is its fault.
     pub(crate) fn end_at(&mut self, offset: u64) -> Result<(), Reason> {
-        if offset != self.received || self.end.is_some_and(|end| end != offset) {
+        if self.end.is_none() && self.acked == offset.saturating_add(1) {
+            (self.end, self.end_passed) = (Some(offset), true); // It came by another way before.
+            return Ok(());
+        }
+        if offset != self.received && self.end != Some(offset)
+            || self.end.is_some_and(|end| end != offset)
+        {
             return Err(Reason::ProtocolError);
         }
         self.end = Some(offset);
@@ -145,6 +151,34 @@ impl Lane {
         self.granted = self.granted.max(limit);
         // What rides on content is passed with it.
         self.grant_due |= is_news && tell;
+        Ok(())
+    }
+
+    /// The receiver answers a question that was asked before by another way: it may hold early bytes that came by that.
+    ///
+    /// # Errors
+    /// It can't hold more than an opener may send before it is answered.
+    pub(crate) fn asked_again(&mut self, ack: u64, limit: u64) -> Result<(), Reason> {
+        if ack > EARLY_BYTES + 1 {
+            return Err(Reason::ProtocolError);
+        }
+        while self.passed < ack
+            && let Some(mut data) = self.queue.pop_front()
+        {
+            let held = usize::try_from(ack - self.passed).unwrap_or(usize::MAX);
+            let skipped = held.min(data.len());
+            self.passed += skipped as u64;
+            if skipped < data.len() {
+                self.queue.push_front(data.split_off(skipped));
+            }
+        }
+        self.passed = self.passed.max(ack);
+        self.received = self.received.max(ack);
+        self.acked = self.acked.max(ack);
+        self.granted = self.granted.max(limit);
+        if self.end.is_some_and(|end| end < ack) {
+            self.end_passed = true;
+        }
         Ok(())
     }
 
@@ -248,6 +282,27 @@ mod tests {
         assert_eq!((offset, data.len()), (0, 3000));
         assert!(lane.grant_is_due(), "half of the room is free");
         assert_eq!(lane.credit(), (0, 3000 + EARLY_BYTES));
+    }
+
+    #[test]
+    fn early_bytes_that_came_by_another_way_are_not_passed_again() {
+        let mut lane = lane(1 << 16);
+        lane.take(0, bytes(10), false).expect("in order");
+        lane.asked_again(15, 4096).expect("early bytes");
+        assert!(lane.next(100).is_none(), "it holds them");
+        lane.take(0, bytes(20), false).expect("some of them anew");
+        let (offset, data, _) = lane.next(100).expect("content");
+        assert_eq!((offset, data.len()), (15, 5));
+        assert_eq!(lane.asked_again(5000, 0), Err(Reason::ProtocolError));
+    }
+
+    #[test]
+    fn an_end_that_came_by_another_way_is_not_passed_again() {
+        let mut lane = lane(1 << 16);
+        lane.asked_again(11, 4096).expect("early bytes and the end");
+        lane.take(0, bytes(10), false).expect("sent again");
+        lane.end_at(10).expect("so is its end");
+        assert!(!lane.end_is_due() && lane.next(100).is_none());
     }
 
     #[test]

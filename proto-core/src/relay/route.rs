@@ -44,6 +44,8 @@ pub(crate) struct Half {
     /// `closed` or `connect-failed`: behind the bytes.
     last: Option<StreamMsg>,
     last_passed: bool,
+    /// Its link is gone, and the other half's last word is still to be passed on.
+    gone: bool,
 }
 
 impl Half {
@@ -55,7 +57,16 @@ impl Half {
             introduced: false,
             last: None,
             last_passed: false,
+            gone: false,
         }
+    }
+}
+
+impl Half {
+    fn clear(&mut self) {
+        self.first = None;
+        self.last = None;
+        self.lane.clear();
     }
 }
 
@@ -227,9 +238,11 @@ impl Route {
                 if self.toward_opener.introduced || self.toward_opener.first.is_some() {
                     return Err(Reason::ProtocolError);
                 }
+                let again = self.epoch > 1;
                 let lane = &mut self.toward_acceptor.lane;
                 match kind {
                     Kind::Resumed => lane.begin_at(ack, limit),
+                    _ if again => lane.asked_again(ack, limit)?,
                     _ => lane.acked(ack, limit, false)?,
                 }
                 self.answered();
@@ -238,7 +251,15 @@ impl Route {
             }
             Kind::ConnectFailed | Kind::Closed => {
                 self.answered();
-                self.half(toward).last = Some(msg);
+                if self.shared(toward).gone {
+                    // There is nobody to hear it, and who says it needs to hear nothing more.
+                    let reason = Reason::from_code(msg.code);
+                    self.ended
+                        .get_or_insert(reason.unwrap_or(Reason::ProtocolError));
+                    self.half(toward.back()).clear();
+                } else {
+                    self.half(toward).last = Some(msg);
+                }
             }
             Kind::Content => {
                 let want_ack = msg.want_ack;
@@ -313,10 +334,15 @@ impl Route {
             return false;
         }
         let gone = self.half(toward.back());
-        gone.first = None;
-        gone.last = None;
-        gone.lane.clear();
+        gone.clear();
+        gone.gone = true;
         true
+    }
+
+    /// Whether the other end has said its last word toward this one.
+    pub(crate) fn has_last(&self, toward: Toward) -> bool {
+        let half = self.shared(toward);
+        half.last.is_some() || half.last_passed
     }
 
     /// Everything was said: the route has no more use.
