@@ -16,6 +16,8 @@ pub(crate) enum Concern {
     Seeds,
     Rogue,
     Resume,
+    Cluster,
+    ClusterSeeds,
 }
 
 /// One generator.

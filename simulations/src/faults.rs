@@ -4,7 +4,7 @@ use proto_core::Machine;
 use proto_core::output::LinkLoss;
 
 use crate::draw::{Concern, Draw};
-use crate::net::{CLOUD, Event, MS, NEVER, Nanos, SEC, nanos};
+use crate::net::{Event, Links, MS, NEVER, Nanos, SEC, nanos};
 use crate::setup::DriverFaults;
 use crate::wire::{DOWN, Shape, UP};
 use crate::world::{Slot, World, with_host};
@@ -191,7 +191,8 @@ impl World {
         let now = self.net.now;
         let end = now + lasts;
         self.faults[at].active = Some(node);
-        let reconnects = 2 * nanos(self.setup.reconnect.max) + 12 * SEC;
+        let reconnects = self.reconnects();
+        let replica = (dice >> 4) as usize % self.setup.cluster.replicas;
         match kind {
             Kind::ResetBoth => {
                 self.net.disturb(node, now + reconnects, true, "reset");
@@ -255,11 +256,9 @@ impl World {
                 self.restart_edge(node, down, side == 0);
             }
             Kind::ReplicaRestart => {
-                for node in 0..self.net.nodes.len() {
-                    self.net
-                        .disturb(node, end + reconnects, true, "replica restart");
-                }
-                self.kill_replica();
+                self.net
+                    .disturb_all(end + reconnects, Links::All, "replica restart");
+                self.kill_replica(replica);
                 self.net
                     .schedule(now + lasts % (3 * SEC), Event::FaultEnd(at));
                 return;
@@ -270,8 +269,12 @@ impl World {
                 let twin = self.add_edge(node, true);
                 self.faults[at].active = Some(twin);
             }
-            Kind::Pause => self.pause(node, side == 0, lasts),
-            Kind::ClockJump => self.jump(node, side == 0, (dice >> 10) % 3600 * SEC),
+            Kind::Pause => self.pause(node, (side == 0).then_some(replica), lasts),
+            Kind::ClockJump => self.jump(
+                node,
+                (side == 0).then_some(replica),
+                (dice >> 10) % 3600 * SEC,
+            ),
             Kind::RogueEdge => self.add_rogue_edge(),
             Kind::Flapping => {
                 self.net.disturb(node, end + reconnects, true, "flapping");
@@ -316,7 +319,11 @@ impl World {
                     self.net.wires[wire].set_shape(shape);
                 }
             }
-            Kind::ReplicaRestart if self.replica.is_none() => self.start_replica(),
+            Kind::ReplicaRestart => {
+                let dice = self.faults[at].dice;
+                let replica = (dice >> 4) as usize % self.setup.cluster.replicas;
+                self.restart_replica(replica);
+            }
             Kind::Twin => {
                 if let Some(host) = self.edges[node].host
                     && let Slot::Edge(host) = &mut self.hosts[host]
@@ -379,18 +386,24 @@ impl World {
         }
     }
 
-    fn pause(&mut self, node: usize, cloud: bool, lasts: Nanos) {
+    fn pause(&mut self, node: usize, replica: Option<usize>, lasts: Nanos) {
+        let cloud = replica.is_some();
         let until = self.net.now + lasts;
         self.net.stood_still = true;
-        let procs: Vec<usize> = match cloud {
-            true => vec![CLOUD],
-            false => self.procs_of(node),
+        let procs: Vec<usize> = match replica {
+            Some(replica) => vec![replica],
+            None => self.procs_of(node),
         };
         for proc in procs {
             let proc = &mut self.net.procs[proc];
             proc.paused_until = proc.paused_until.max(until);
         }
         self.net.cover.hit("paused");
+        if cloud && lasts > 2 * SEC {
+            let until = until + 10 * SEC;
+            self.net.disturb_all(until, Links::Peers, "paused");
+            self.net.disturb_all(until, Links::Clients, "paused");
+        }
         let nodes = if cloud {
             0..self.net.nodes.len()
         } else {
@@ -403,10 +416,11 @@ impl World {
         }
     }
 
-    fn jump(&mut self, node: usize, cloud: bool, by: Nanos) {
-        let procs = match cloud {
-            true => vec![CLOUD],
-            false => self.procs_of(node),
+    fn jump(&mut self, node: usize, replica: Option<usize>, by: Nanos) {
+        let cloud = replica.is_some();
+        let procs = match replica {
+            Some(replica) => vec![replica],
+            None => self.procs_of(node),
         };
         self.net.cover.hit("clock jumped");
         if by >= 5 * SEC {
@@ -418,6 +432,11 @@ impl World {
             }
         }
         self.net.stood_still = true;
+        if cloud {
+            let until = self.net.now + 10 * SEC;
+            self.net.disturb_all(until, Links::Peers, "clock jump");
+            self.net.disturb_all(until, Links::Clients, "clock jump");
+        }
         for proc in procs {
             self.net.procs[proc].offset += by;
         }
@@ -456,6 +475,8 @@ impl World {
             Slot::Empty => true,
             Slot::Hub(host) => host.machine.is_idle(),
             Slot::Edge(host) => host.machine.is_idle(),
+            Slot::Client(host) => host.machine.is_idle(),
+            Slot::Peers(host) => host.machine.is_idle(),
         }
     }
 }

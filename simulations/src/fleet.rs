@@ -6,11 +6,11 @@ use proto_core::target::Targets;
 use proto_core::{Budget, Edge};
 
 use crate::faults::Policy;
-use crate::host::Host;
+use crate::host::{Host, Is};
 use crate::net::{Event, HostId, MS, Proc, SEC, nanos};
 use crate::replica::name;
-use crate::wire::{DOWN, Item, Shape, UP, Wire};
-use crate::world::{EdgeProc, Slot, World};
+use crate::wire::{Carries, DOWN, Item, Shape, UP, Wire};
+use crate::world::{EdgeProc, Slot, World, with_host};
 
 impl World {
     pub(crate) fn add_edge(&mut self, node: usize, twin: bool) -> usize {
@@ -39,7 +39,7 @@ impl World {
             .collect();
         let config = EdgeConfig {
             node: name(node),
-            addresses: 2,
+            addresses: self.setup.cluster.replicas.max(2),
             targets: Targets::parse(ports, std::iter::empty::<(u16, String)>())
                 .expect("they are targets"),
             reconnect: self.setup.reconnect,
@@ -53,7 +53,7 @@ impl World {
             nanos(self.setup.reconnect.max),
         );
         let host = self.add_host(|id| {
-            let mut host = Host::new(machine, id, proc, node, UP, plan.habits, &limits);
+            let mut host = Host::new(machine, id, proc, node, Is::Edge, plan.habits, &limits);
             (host.reconnect_min, host.reconnect_max) = (min, max);
             Slot::Edge(Box::new(host))
         });
@@ -90,26 +90,31 @@ impl World {
 
     /// An edge's driver makes a connection.
     pub(crate) fn attempt(&mut self, id: HostId, attempt: AttemptId) {
-        let Slot::Edge(host) = &mut self.hosts[id] else {
+        let mut asked = None;
+        with_host!(&mut self.hosts[id], host => {
+            let connect = host.attempt.take();
+            let connect = connect.filter(|connect| connect.attempt == attempt);
+            asked = connect.map(|connect| (connect, host.node, host.proc, host.is));
+        });
+        let Some((connect, node, proc, is)) = asked else {
             return;
         };
-        let Some(connect) = host
-            .attempt
-            .take()
-            .filter(|connect| connect.attempt == attempt)
-        else {
-            return;
+        let (policy, until) = match is {
+            Is::Client => self.client_policy,
+            Is::Edge | Is::Hub | Is::Peers => self.policies[node],
         };
-        let (node, proc) = (host.node, host.proc);
-        let (policy, until) = self.policies[node];
+        let to = self.choose(connect.address);
         let policy = if self.net.now < until {
             policy
         } else {
             Policy::Normal
         };
-        let shape = self.shape_of(node);
+        let shape = match is {
+            Is::Client => self.setup.cluster.client_shape,
+            Is::Edge | Is::Hub | Is::Peers => self.shape_of(node),
+        };
         let failure = match policy {
-            _ if self.replica.is_none() => Some((shape.latency, LinkLoss::Refused)),
+            _ if self.replicas[to].is_none() => Some((shape.latency, LinkLoss::Refused)),
             Policy::Refuse => Some((shape.latency, LinkLoss::Refused)),
             Policy::Hang => Some((10 * SEC, LinkLoss::Broken)),
             Policy::Unavailable => Some((
@@ -126,23 +131,33 @@ impl World {
                 .after(delay + MS / 10, Event::AttemptFailed(id, attempt, why));
         }
         let wire = self.net.wires.len();
-        let base = self.plan_of(node).dialect == DialectChoice::Base;
-        self.net.wires.push(Wire::new(node, base, shape));
         let now = self.net.clock(proc);
-        let Slot::Edge(host) = &mut self.hosts[id] else {
-            return;
+        let remote = String::from("203.0.113.1:9000");
+        let (carries, item, link) = match &mut self.hosts[id] {
+            Slot::Edge(host) => {
+                let item = Item::Request {
+                    version_1: connect.version_1,
+                    instance: connect.version_1.then_some(connect.instance),
+                    draining: connect.version_1 && connect.draining,
+                };
+                let link = host.machine.link_started(attempt, remote, now);
+                (Carries::Edge, item, link)
+            }
+            Slot::Client(host) => {
+                let flow = self.clients.iter().find(|client| client.host == id);
+                let Some(flow) = flow.map(|client| client.flow) else {
+                    return;
+                };
+                let link = host.machine.link_started(attempt, remote, now);
+                (Carries::Client(flow), Item::Client, link)
+            }
+            Slot::Empty | Slot::Hub(_) | Slot::Peers(_) => return,
         };
-        let Some(link) = host
-            .machine
-            .link_started(attempt, String::from("203.0.113.1:9000"), now)
-        else {
-            return;
-        };
-        host.add_link(&mut self.net, link, wire);
-        let item = Item::Request {
-            version_1: connect.version_1,
-            instance: connect.version_1.then_some(connect.instance),
-        };
+        let Some(link) = link else { return };
+        let mut made = Wire::new(carries, node, to, shape);
+        made.base = carries == Carries::Edge && self.plan_of(node).dialect == DialectChoice::Base;
+        self.net.wires.push(made);
+        with_host!(&mut self.hosts[id], host => host.add_link(&mut self.net, link, wire, UP));
         self.net.send(wire, UP, item);
         match policy {
             Policy::AcceptThenClose => {
@@ -152,18 +167,39 @@ impl World {
             Policy::Rogue => self.net.wires[wire].ends[DOWN].rogue = true,
             _ => {}
         }
-        if let Slot::Edge(host) = &mut self.hosts[id] {
-            host.settle(&mut self.net);
-        }
+        with_host!(&mut self.hosts[id], host => host.settle(&mut self.net));
         self.check_host(id);
     }
 
+    /// The replica that an attempt comes to.
+    fn choose(&mut self, address: usize) -> usize {
+        let replicas = self.setup.cluster.replicas;
+        let takes = |at: &usize| {
+            let replica = self.replicas[*at].as_ref();
+            replica.is_some_and(|replica| !replica.cloud.is_draining())
+        };
+        let ready: Vec<usize> = (0..replicas).filter(takes).collect();
+        match self.setup.cluster.service && replicas > 1 && !ready.is_empty() {
+            true => self.net.dice.pick(&ready),
+            false => address % replicas,
+        }
+    }
+
     pub(crate) fn attempt_failed(&mut self, id: HostId, attempt: AttemptId, why: LinkLoss) {
-        if let Slot::Edge(host) = &mut self.hosts[id] {
-            host.attempt_failed(&mut self.net, why);
-            host.input(&mut self.net, |edge, now| {
-                edge.connect_failed(attempt, why, now)
-            });
+        match &mut self.hosts[id] {
+            Slot::Edge(host) => {
+                host.attempt_failed(&mut self.net, why);
+                host.input(&mut self.net, |edge, now| {
+                    edge.connect_failed(attempt, why, now)
+                });
+            }
+            Slot::Client(host) => {
+                host.attempt_failed(&mut self.net, why);
+                host.input(&mut self.net, |client, now| {
+                    client.connect_failed(attempt, why, now)
+                });
+            }
+            Slot::Empty | Slot::Hub(_) | Slot::Peers(_) => {}
         }
         self.check_host(id);
     }

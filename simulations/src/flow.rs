@@ -61,9 +61,19 @@ pub(crate) enum Ask {
     Leaves(Nanos),
 }
 
+/// Who opens a flow's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// This replica, for a CONNECT.
+    Connect(usize),
+    /// The operator's command.
+    Client,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlowPlan {
     pub(crate) node: usize,
+    pub(crate) via: Via,
     pub(crate) at: Nanos,
     pub(crate) ask: Ask,
     pub(crate) pieces: usize,
@@ -162,6 +172,14 @@ pub(crate) struct Flow {
     /// The limit that each side has heard on its newest attachment.
     pub(crate) limit_heard: [u64; 2],
     pub(crate) stuck: [(u64, u32); 2],
+    /// Since when its client has a whole way, and to which replica.
+    pub(crate) client_way: Option<(Nanos, usize)>,
+    /// The replica by whose link the edge heard its newest question.
+    pub(crate) last_at: Option<usize>,
+    /// The replica by whose link its client asked last.
+    pub(crate) client_at: Option<usize>,
+    /// A replica that it was passed to did not hold the node.
+    pub(crate) not_here: bool,
 }
 
 impl Flow {
@@ -192,6 +210,18 @@ impl Flow {
             resumed: 0,
             limit_heard: [0; 2],
             stuck: [(0, 0); 2],
+            client_way: None,
+            last_at: None,
+            client_at: None,
+            not_here: false,
+        }
+    }
+
+    /// The replica that opened its stream, if one did.
+    pub(crate) fn opener_at(&self) -> Option<usize> {
+        match self.plan.via {
+            Via::Connect(replica) => Some(replica),
+            Via::Client => None,
         }
     }
 
@@ -354,13 +384,21 @@ impl Net {
 
     /// Reply bytes reach the client; it reads them as a client does.
     pub(crate) fn reply_to(&mut self, id: FlowId, bytes: &[u8]) {
+        let sock = &mut self.flows[id].socks[CLIENT];
+        sock.reply.extend_from_slice(bytes);
+        let status = parse_status(&sock.reply);
+        self.answered(id, status);
+    }
+
+    /// Whoever asked is answered.
+    pub(crate) fn answered(&mut self, id: FlowId, status: Option<u16>) {
         let flow = &mut self.flows[id];
         flow.replies += 1;
         let (replies, given) = (flow.replies, flow.socks[CLIENT].given);
-        let sock = &mut flow.socks[CLIENT];
-        sock.reply.extend_from_slice(bytes);
-        let status = parse_status(&sock.reply);
         flow.status = flow.status.or(status);
+        if flow.not_here && status == Some(200) {
+            self.cover.hit("not-here retried, and answered");
+        }
         if replies > 1 {
             self.fail("one reply", || format!("flow {id} got {replies} replies"));
         }
@@ -422,7 +460,7 @@ fn parse_status(reply: &[u8]) -> Option<u16> {
 }
 
 /// A flow that is there only to see that things work.
-pub(crate) fn proof_plan(node: usize) -> FlowPlan {
+pub(crate) fn proof_plan(node: usize, via: Via) -> FlowPlan {
     let app = AppPlan {
         send: 1_000,
         chunk: NEVER,
@@ -434,6 +472,7 @@ pub(crate) fn proof_plan(node: usize) -> FlowPlan {
     };
     FlowPlan {
         node,
+        via,
         at: 0,
         ask: Ask::Properly,
         pieces: 1,

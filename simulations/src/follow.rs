@@ -2,6 +2,8 @@
 //!
 //! Attachments are told apart by epoch and wire. `sniff` finds the stream of a message and hands it here.
 
+use std::collections::BTreeMap;
+
 use proto_core::proto::StreamMsg;
 
 use crate::flow::{CLIENT, TARGET};
@@ -71,6 +73,10 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Follow {
     pub(crate) flow: FlowId,
+    /// Who holds the opener.
+    pub(crate) opener: Option<HostId>,
+    /// What each replica has passed on of each side's bytes, and of acks of them.
+    passed: BTreeMap<(Option<usize>, usize), u64>,
     /// The client's side (the opener), the target's (the acceptor).
     pub(crate) sides: [Side; 2],
     /// The edge process that holds the acceptor.
@@ -81,9 +87,11 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn new(flow: FlowId, msg: &StreamMsg) -> Follow {
+    pub(crate) fn new(flow: FlowId, opener: Option<HostId>, msg: &StreamMsg) -> Follow {
         Follow {
             flow,
+            opener,
+            passed: BTreeMap::new(),
             sides: Default::default(),
             acceptor: None,
             connected: false,
@@ -178,6 +186,43 @@ impl Follow {
         }
         own.limit_told = msg.limit;
         own.acked = own.acked.max(msg.ack);
+        None
+    }
+
+    /// A replica passes on what a side has said.
+    pub(crate) fn passed(
+        &mut self,
+        at: Option<usize>,
+        side: usize,
+        msg: &StreamMsg,
+        room: u64,
+    ) -> Option<Wrong> {
+        let end = msg.offset + msg.data.len() as u64;
+        if msg.r#type == "content" {
+            let own = &self.sides[side];
+            if end > own.sent_max {
+                return Some(("offsets", format!("up to {end} of {}", own.sent_max)));
+            }
+            let passed = self.passed.entry((at, side)).or_default();
+            *passed = end.max(*passed);
+        }
+        let asks = matches!(msg.r#type.as_str(), "connecting" | "resume");
+        let other = self.passed.entry((at, 1 - side)).or_default();
+        *other = msg.ack.max(*other);
+        let (most, told) = (*other + room.max(EARLY_BYTES), self.sides[side].limit_told);
+        if msg.limit > most.max(EARLY_BYTES) && !asks {
+            return Some((
+                "relay room",
+                format!("limit {} when {most} have room", msg.limit),
+            ));
+        }
+        let current = self.sides[side].epoch == msg.epoch;
+        if current && msg.limit > told.max(EARLY_BYTES) {
+            return Some((
+                "relay room",
+                format!("limit {} of an end that said {told}", msg.limit),
+            ));
+        }
         None
     }
 

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto_core::output::{ConnectAttempt, LinkLoss};
+use proto_core::output::{ConnectAttempt, GrpcCode, LinkLoss};
 use proto_core::reason::Reason;
 use proto_core::{Config, Instant, LinkId, Machine, Output, StreamId};
 
-use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, ProcId, SEC, US, WireId};
+use crate::flow::{CLIENT, TARGET};
+use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, Note, ProcId, SEC, US, WireId};
 use crate::tell::loss_of;
 use crate::ways::graces;
 use crate::wire::Item;
@@ -53,7 +54,18 @@ impl Default for Habits {
 #[derive(Debug)]
 pub(crate) struct Uplink {
     pub(crate) wire: WireId,
+    /// The direction that is sent in.
+    pub(crate) sends: usize,
     asleep: bool,
+}
+
+/// What a host's machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Is {
+    Hub,
+    Edge,
+    Client,
+    Peers,
 }
 
 #[derive(Debug)]
@@ -70,8 +82,7 @@ pub(crate) struct Host<M> {
     pub(crate) id: HostId,
     pub(crate) proc: ProcId,
     pub(crate) node: usize,
-    /// The direction that it sends in.
-    pub(crate) sends: usize,
+    pub(crate) is: Is,
     pub(crate) habits: Habits,
     pub(crate) links: BTreeMap<LinkId, Uplink>,
     pub(crate) locals: BTreeMap<StreamId, Local>,
@@ -93,6 +104,10 @@ pub(crate) struct Host<M> {
     pub(crate) rogue_at: Option<Nanos>,
     pub(crate) opened: u64,
     pub(crate) ended: u64,
+    /// Links on which the other side has said that it leaves.
+    pub(crate) drained: BTreeSet<LinkId>,
+    /// Edge: when it was told to leave.
+    pub(crate) leaves_at: Option<Nanos>,
     pub(crate) grace: Nanos,
     pub(crate) grace_unheard: Nanos,
 }
@@ -103,7 +118,7 @@ impl<M: Machine> Host<M> {
         id: HostId,
         proc: ProcId,
         node: usize,
-        sends: usize,
+        is: Is,
         habits: Habits,
         config: &Config,
     ) -> Host<M> {
@@ -113,7 +128,7 @@ impl<M: Machine> Host<M> {
             id,
             proc,
             node,
-            sends,
+            is,
             habits,
             links: BTreeMap::new(),
             locals: BTreeMap::new(),
@@ -131,6 +146,8 @@ impl<M: Machine> Host<M> {
             rogue_at: None,
             opened: 0,
             ended: 0,
+            drained: BTreeSet::new(),
+            leaves_at: None,
             grace,
             grace_unheard,
         }
@@ -138,15 +155,15 @@ impl<M: Machine> Host<M> {
 
     /// The side of a flow whose socket is here.
     pub(crate) fn side(&self) -> usize {
-        1 - self.sends
+        match self.is {
+            Is::Edge => TARGET,
+            Is::Hub | Is::Client | Is::Peers => CLIENT,
+        }
     }
 
     /// Nothing is left to be done here.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.locals.is_empty()
-            && self.links.is_empty()
-            && self.wake_at == NEVER
-            && self.opened == self.ended
+        self.locals.is_empty() && self.links.is_empty() && self.wake_at == NEVER
     }
 
     /// The most bytes that wait for any one socket.
@@ -190,15 +207,20 @@ impl<M: Machine> Host<M> {
         }
     }
 
-    pub(crate) fn add_link(&mut self, net: &mut Net, link: LinkId, wire: WireId) {
-        self.links.insert(link, Uplink { wire, asleep: true });
-        let end = &mut net.wires[wire].ends[self.sends];
+    pub(crate) fn add_link(&mut self, net: &mut Net, link: LinkId, wire: WireId, sends: usize) {
+        let uplink = Uplink {
+            wire,
+            sends,
+            asleep: true,
+        };
+        self.links.insert(link, uplink);
+        let end = &mut net.wires[wire].ends[sends];
         end.host = Some(self.id);
         end.link = Some(link);
         let older = self.links.values().any(|other| {
             other.wire != wire
-                && !net.wires[other.wire].ends[self.sends].deaf
-                && net.wires[other.wire].ends[1 - self.sends].mute
+                && !net.wires[other.wire].ends[other.sends].deaf
+                && net.wires[other.wire].ends[1 - other.sends].mute
         });
         if older && self.links.len() > 1 {
             net.cover
@@ -228,7 +250,7 @@ impl<M: Machine> Host<M> {
         direction: usize,
         msg: proto_core::proto::StreamMsg,
     ) {
-        let Some(link) = net.wires[wire].ends[self.sends].link else {
+        let Some(link) = net.wires[wire].ends[1 - direction].link else {
             return;
         };
         if !self.machine.wants_message(link) && self.links.contains_key(&link) {
@@ -238,6 +260,9 @@ impl<M: Machine> Host<M> {
         self.moved = true;
         if net.wires[wire].ends[direction].rogue {
             self.rogue_at = Some(net.now);
+        }
+        if msg.r#type == "drain" {
+            self.drained.insert(link);
         }
         net.sniff_heard(wire, direction, &msg);
         self.input(net, |machine, now| machine.handle_message(link, msg, now));
@@ -258,8 +283,10 @@ impl<M: Machine> Host<M> {
             return;
         };
         self.ready_links.remove(&link);
-        net.leave(uplink.wire, self.sends, LinkLoss::Closed);
-        self.failed = Some((net.clock(self.proc), why));
+        net.leave(uplink.wire, uplink.sends, LinkLoss::Closed);
+        if !self.drained.remove(&link) {
+            self.failed = Some((net.clock(self.proc), why));
+        }
         self.input(net, |machine, now| machine.link_lost(link, why, now));
     }
 
@@ -402,11 +429,11 @@ impl<M: Machine> Host<M> {
             let Some(uplink) = self.links.get_mut(&link).filter(|uplink| !uplink.asleep) else {
                 return;
             };
-            let wire = uplink.wire;
-            let room = net.wires[wire].room(self.sends);
-            let used = net.wires[wire].in_flight(self.sends);
+            let (wire, sends) = (uplink.wire, uplink.sends);
+            let room = net.wires[wire].room(sends);
+            let used = net.wires[wire].in_flight(sends);
             if room == 0 || used >= self.habits.room {
-                if net.wires[wire].ends[self.sends].mute {
+                if net.wires[wire].ends[sends].mute {
                     // The transport swallows what it is given until the loss is reported.
                     uplink.asleep = true;
                 }
@@ -416,11 +443,11 @@ impl<M: Machine> Host<M> {
                 Some(msg) => {
                     self.moved = true;
                     net.trace.mix(msg.data.len() as u64 ^ (msg.offset << 20));
-                    net.sniff_sent(wire, self.sends, &msg);
+                    net.sniff_sent(wire, sends, &msg);
                     if net.springs(wire, &msg) {
                         return;
                     }
-                    net.send(wire, self.sends, Item::Message(msg));
+                    net.send(wire, sends, Item::Message(msg));
                 }
                 None => uplink.asleep = true,
             }
@@ -459,14 +486,17 @@ impl<M: Machine> Host<M> {
             }
             Output::LinkReadable(link) => {
                 if let Some(uplink) = self.links.get(&link) {
-                    net.unblock(uplink.wire, 1 - self.sends);
+                    net.unblock(uplink.wire, 1 - uplink.sends);
                 }
             }
             Output::EndLink { link, end } => {
                 if let Some(uplink) = self.links.remove(&link) {
                     self.ready_links.remove(&link);
-                    self.failed = Some((net.clock(self.proc), LinkLoss::Broken));
-                    net.leave(uplink.wire, self.sends, loss_of(end.code));
+                    // One that is left for another is no failure.
+                    if end.code != GrpcCode::Ok && !self.drained.remove(&link) {
+                        self.failed = Some((net.clock(self.proc), LinkLoss::Broken));
+                    }
+                    net.leave(uplink.wire, uplink.sends, loss_of(end.code));
                 }
             }
             Output::Local(id) => {
@@ -513,8 +543,8 @@ impl<M: Machine> Host<M> {
                 self.attempt = Some(attempt);
             }
             Output::Event(event) => self.tell(net, event),
-            Output::Client(_) => {}
-            Output::Cluster(_) => {} // One replica: there is nobody to tell.
+            Output::Client(told) => self.told(net, told),
+            Output::Cluster(wish) => net.notes.push(Note::Cluster(self.id, wish)),
         }
     }
 }

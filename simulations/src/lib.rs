@@ -1,6 +1,8 @@
 //! Deterministic simulations of a whole fleet: the machines that ship, in one thread, on a virtual clock, with seeded faults and
 //! oracles. docs/simulations.md says how to run and read them.
 
+mod client;
+mod cluster;
 mod draw;
 mod faults;
 mod fleet;
@@ -25,5 +27,6 @@ mod world;
 
 pub use net::Failure;
 pub use runner::{Batch, Outcome, minimise, report, run, run_batch};
+pub use setup::CLUSTERS;
 pub use trace::{Coverage, REQUIRED};
 pub use watch::watch;

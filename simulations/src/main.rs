@@ -7,7 +7,7 @@ use simulations::{Batch, minimise, report, run, run_batch};
 
 const USAGE: &str = "\
 simulations --seed N [--fault LIST]   replay one seed, with these faults of its plan (\"0,3\", \"none\")
-            [--flow N]                and print one flow's messages
+            [--flow N]                and print one flow's messages (18446744073709551615: all of them)
 simulations --seeds A..B [--minutes M]  run a range, for no longer than that
 simulations --minutes M [--from N]    search fresh seeds for so long";
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let number = |name: &str| value(name)?.parse::<u64>().ok();
     if let Some(seed) = number("--seed") {
         if let Some(flow) = number("--flow") {
-            simulations::watch(flow as usize);
+            simulations::watch(usize::try_from(flow).unwrap_or(usize::MAX));
         }
         return replay(seed, value("--fault").as_deref());
     }

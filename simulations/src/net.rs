@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use proto_core::output::{AttemptId, LinkLoss};
+use proto_core::output::{AttemptId, ClusterOutput, LinkLoss};
 use proto_core::reason::Reason;
 use proto_core::{Instant, LinkId, StreamId};
 
@@ -27,8 +27,6 @@ pub(crate) type WireId = usize;
 pub(crate) type FlowId = usize;
 pub(crate) type ProcId = usize;
 
-/// The replica's process; edges' come behind it.
-pub(crate) const CLOUD: ProcId = 0;
 /// Events at one time before it counts as a busy loop.
 const EVENTS_AT_ONCE_MAX: u32 = 1_000;
 
@@ -57,6 +55,19 @@ pub(crate) enum Event {
     Fault(usize),
     FaultEnd(usize),
     Restart(usize),
+    /// What a replica wanted of another can't be had.
+    PeerRefused(HostId, AttemptId),
+    /// The same, of a request that was on its way.
+    PeerTimeout(WireId),
+    /// The registry answers this replica, of this generation.
+    Found(usize, u32, usize),
+    /// A replica that leaves looks whether anything is left.
+    DrainLook(usize, u32),
+    RestartReplica(usize),
+    DrainReplica(usize),
+    ClientStart(FlowId),
+    ClientDone(HostId),
+    EndPeers,
     Rogue(WireId),
     Tick,
     Heal,
@@ -93,6 +104,13 @@ pub(crate) struct Proc {
     pub(crate) offset: Nanos,
 }
 
+/// Something that links depend on and that may be disturbed: until when they may be lost without anybody's fault.
+#[derive(Debug, Default)]
+pub(crate) struct Excuses {
+    pub(crate) peers_until: Nanos,
+    pub(crate) clients_until: Nanos,
+}
+
 /// What an oracle has to know of a node.
 #[derive(Debug, Default)]
 pub(crate) struct NodeState {
@@ -110,6 +128,16 @@ pub(crate) struct NodeState {
     /// The link breaks as it takes a message of this type, so many times.
     pub(crate) trap: Option<(&'static str, u32)>,
     pub(crate) way_since: Option<Nanos>,
+    /// The replica that it leads to.
+    pub(crate) way_at: usize,
+}
+
+/// Which links a disturbance may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    All,
+    Peers,
+    Clients,
 }
 
 /// An oracle's finding.
@@ -126,9 +154,12 @@ pub struct Failure {
 /// What the world has to act on after a driver has run.
 #[derive(Debug)]
 pub(crate) enum Note {
-    LinkUp(usize),
-    LinkDown(usize),
-    StreamEnded,
+    LinkUp(ProcId, usize),
+    LinkDown(ProcId, usize),
+    StreamEnded(ProcId),
+    /// A control link to another replica is gone.
+    WayGone(ProcId, LinkId),
+    Cluster(HostId, ClusterOutput),
 }
 
 /// See the module.
@@ -137,7 +168,15 @@ pub(crate) struct Net {
     heap: BinaryHeap<Reverse<Timed>>,
     tie: u64,
     at_once: u32,
+    /// Replicas' processes are the first ones.
+    pub(crate) replicas: usize,
     pub(crate) procs: Vec<Proc>,
+    pub(crate) excuses: Excuses,
+    /// Since when the way from one replica to another is whole.
+    pub(crate) pairs: Vec<Vec<Option<Nanos>>>,
+    /// How long what drains may take.
+    pub(crate) drain_max: Nanos,
+    pub(crate) relay_bytes_max: u64,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) wires: Vec<Wire>,
     pub(crate) flows: Vec<Flow>,
@@ -165,7 +204,12 @@ impl Net {
             heap: BinaryHeap::new(),
             tie: 0,
             at_once: 0,
-            procs: vec![Proc::default()],
+            replicas: 0,
+            procs: Vec::new(),
+            excuses: Excuses::default(),
+            pairs: Vec::new(),
+            drain_max: 0,
+            relay_bytes_max: 0,
             nodes: Vec::new(),
             wires: Vec::new(),
             flows: Vec::new(),
@@ -229,6 +273,19 @@ impl Net {
                 detail: detail(),
                 at: self.now,
             });
+        }
+    }
+
+    /// Something is wrong between the replicas, or between clients and them, for which links may be lost, and streams wait.
+    pub(crate) fn disturb_all(&mut self, until: Nanos, links: Links, why: &'static str) {
+        if links != Links::Clients {
+            self.excuses.peers_until = self.excuses.peers_until.max(until);
+        }
+        if links != Links::Peers {
+            self.excuses.clients_until = self.excuses.clients_until.max(until);
+        }
+        for node in 0..self.nodes.len() {
+            self.disturb(node, until, links == Links::All, why);
         }
     }
 

@@ -17,9 +17,10 @@ impl World {
     /// After each event of a host.
     pub(crate) fn check_host(&mut self, id: HostId) {
         match &self.hosts[id] {
-            Slot::Empty => {}
-            Slot::Hub(_) => {
-                if let Some(replica) = &self.replica {
+            Slot::Empty | Slot::Peers(_) => {}
+            Slot::Client(_) => self.check_client(id),
+            Slot::Hub(hub) => {
+                if let Some(replica) = &self.replicas[hub.proc] {
                     let (used, max) = (replica.budget.used(), replica.budget.bytes_max());
                     if used > max && used > max + self.base_slack(None) {
                         let slack = self.base_slack(None);
@@ -97,7 +98,9 @@ impl World {
                     between(CLIENT) + between(TARGET)
                 })
                 .sum();
-            let max = self.setup.cloud_bytes_max + self.setup.edge_bytes_max;
+            let clients = self.net.flows.iter().filter(of_node).count() as u64;
+            let max = self.setup.cloud_bytes_max * self.setup.cluster.replicas as u64
+                + self.setup.edge_bytes_max * (1 + clients);
             if held > max {
                 self.net.fail("memory", || {
                     format!("node {node}: {held} bytes are on their way, of {max}")
@@ -114,7 +117,8 @@ impl World {
         let base = streams.base_buffer_bytes_max + self.config.links.message_bytes_max as u64;
         for slot in &self.hosts {
             let (node, most) = match slot {
-                Slot::Empty => continue,
+                Slot::Empty | Slot::Peers(_) => continue,
+                Slot::Client(host) => (host.node, host.most_pending()),
                 Slot::Hub(host) => (host.node, host.most_pending()),
                 Slot::Edge(host) => (host.node, host.most_pending()),
             };
@@ -141,7 +145,7 @@ impl World {
             let stalls = self.node_may_stall(flow.node);
             let resumes = self.config.streams.resume
                 && self.may_go_on(flow)
-                && self.net.way_open_for(flow.node) > 10 * SEC;
+                && self.net.way_open_for(id) > 10 * SEC;
             let flow = &mut self.net.flows[id];
             let connected = flow
                 .socks
@@ -196,7 +200,15 @@ impl World {
             .map(|habits| habits.lag * 2 + habits.no_room)
             .sum::<u64>();
         let each = (plan.shape.latency + lag) / room.max(1) as u64;
-        u32::try_from(messages * each * 2 / SEC).unwrap_or(u32::MAX)
+        let cluster = &self.setup.cluster;
+        let others = match (cluster.replicas, cluster.client_one_in) {
+            (1, None) => 0,
+            _ => {
+                (cluster.peer_shape.latency + cluster.client_shape.latency + 3 * lag)
+                    / room.clamp(1, 16) as u64
+            }
+        };
+        u32::try_from(messages * (each + others) * 2 / SEC).unwrap_or(u32::MAX)
     }
 
     /// In the base dialect one slow reader holds up its link.
@@ -335,6 +347,14 @@ impl World {
         for id in 0..self.hosts.len() {
             let (deadline, what) = match &self.hosts[id] {
                 Slot::Empty => continue,
+                Slot::Client(host) => (
+                    host.machine.deadline(),
+                    format!("client for node {}", host.node),
+                ),
+                Slot::Peers(host) => (
+                    host.machine.deadline(),
+                    format!("peers of replica {}", host.proc),
+                ),
                 Slot::Hub(host) => (
                     host.machine.deadline(),
                     format!("hub of node {}", host.node),
@@ -361,18 +381,23 @@ impl World {
             .map(|edge| edge.budget.used())
             .sum::<u64>();
         let cloud = self
-            .replica
-            .as_ref()
-            .map_or(0, |replica| replica.budget.used());
+            .replicas
+            .iter()
+            .flatten()
+            .map(|replica| replica.budget.used())
+            .sum::<u64>();
         if edges + cloud > 0 {
             return self.net.fail("nothing left", || {
                 format!("budgets in use: edges {edges}, replica {cloud}")
             });
         }
-        if let Some(replica) = &self.replica
-            && replica.cloud.links() > 0
-        {
-            let links = replica.cloud.links();
+        let links: usize = self
+            .replicas
+            .iter()
+            .flatten()
+            .map(|replica| replica.cloud.links())
+            .sum();
+        if links > 0 {
             self.net
                 .fail("nothing left", || format!("the cloud counts {links} links"));
         }
@@ -397,7 +422,8 @@ impl World {
             )
         };
         format!(
-            "flow {id} node {} port {} base {} asked {:.3} s status {:?} replies {} records {:?} excuse {:?}\n    client {}\n    target {}\n    {:?}",
+            "flow {id} fatal {:?} node {} port {} base {} asked {:.3} s status {:?} replies {} records {:?} excuse {:?}\n    client {}\n    target {}\n    {:?}",
+            flow.fatal,
             flow.node,
             flow.port(),
             flow.base,
@@ -418,6 +444,20 @@ impl World {
         for slot in &self.hosts {
             let (what, node, links, deadline, streams) = match slot {
                 Slot::Empty => continue,
+                Slot::Client(host) => (
+                    "client",
+                    host.node,
+                    host.machine.link_infos(),
+                    host.machine.deadline(),
+                    host.machine.stream_infos(),
+                ),
+                Slot::Peers(host) => (
+                    "peers",
+                    host.proc,
+                    host.machine.link_infos(),
+                    host.machine.deadline(),
+                    host.machine.stream_infos(),
+                ),
                 Slot::Hub(host) => (
                     "hub",
                     host.node,
@@ -438,6 +478,10 @@ impl World {
                 links.len(),
                 streams.len()
             ));
+            for stream in streams.iter().filter(|_| what != "edge") {
+                let (target, state) = (&stream.target, stream.state);
+                lines.push(format!("    {} to {target}, {state:?}", stream.topic));
+            }
         }
         for flow in self.net.flows.iter().filter(|flow| flow.is_live()) {
             lines.push(self.line(flow.id));

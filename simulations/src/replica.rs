@@ -1,18 +1,21 @@
-//! The replica's process: the CONNECT front, the core's `Cloud`, and a hub for each node that has a link or a stream here.
+//! A replica's process: the CONNECT front, the core's `Cloud`, and a hub for each node that has a link or a stream here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use proto_core::cloud::{Admission, CloudConfig};
+use proto_core::cloud::{Admission, CloudConfig, Left};
 use proto_core::connect::{Connect, ConnectRequest, Limits, Step};
 use proto_core::hub::{LinkUp, OpenRequest};
 use proto_core::name::NodeName;
 use proto_core::output::LinkLoss;
-use proto_core::{Budget, Cloud, Dialect, Instance, Machine, NodeHub};
+use proto_core::registry::{Answers, AnswersConfig};
+use proto_core::replica::Holder;
+use proto_core::{Budget, Cloud, Dialect, Instance, LinkId, Machine, NodeHub, ReplicaId};
 
 use crate::flow::{Ask, CLIENT, End};
-use crate::host::Host;
-use crate::net::{CLOUD, Event, FlowId, HostId};
+use crate::host::{Host, Is};
+use crate::net::{Event, FlowId, HostId, MS, Nanos, SEC, nanos};
 use crate::pattern;
 use crate::sniff::{FORBIDDEN_PORT_MIN, node_name};
 use crate::wire::{DOWN, Item};
@@ -22,6 +25,20 @@ pub(crate) struct Replica {
     pub(crate) cloud: Cloud,
     pub(crate) budget: Budget,
     pub(crate) hubs: BTreeMap<usize, HostId>,
+    /// Which of the processes that had its place it is.
+    pub(crate) generation: u32,
+    pub(crate) peers: HostId,
+    pub(crate) me: ReplicaId,
+    /// Control links to others, who they are and where.
+    pub(crate) ways: BTreeMap<LinkId, (ReplicaId, usize)>,
+    pub(crate) answers: Answers,
+    /// Who else holds which nodes.
+    pub(crate) elsewhere: BTreeMap<NodeName, Vec<Holder>>,
+    pub(crate) leaves_at: Option<Nanos>,
+    /// It has ended what was left.
+    ended: bool,
+    /// The others follow.
+    pub(crate) rolls: bool,
 }
 
 /// A node's name; the rogue's and ours alike.
@@ -30,47 +47,62 @@ pub(crate) fn name(node: usize) -> NodeName {
 }
 
 impl World {
-    pub(crate) fn start_replica(&mut self) {
+    pub(crate) fn start_replica(&mut self, replica: usize) {
         let budget = Budget::new(self.setup.cloud_bytes_max);
         let mut cloud = Cloud::new(
             CloudConfig::default(),
             budget.clone(),
-            self.net.clock(CLOUD),
+            self.net.clock(replica),
         );
         cloud.set_listed((0..self.net.nodes.len()).map(name));
-        self.replica = Some(Replica {
+        let (peers, me) = self.start_peers(replica, &budget);
+        self.generations += 1;
+        self.replicas[replica] = Some(Replica {
             cloud,
             budget,
             hubs: BTreeMap::new(),
+            generation: self.generations,
+            peers,
+            me,
+            ways: BTreeMap::new(),
+            answers: Answers::new(AnswersConfig::default()),
+            elsewhere: BTreeMap::new(),
+            leaves_at: None,
+            ended: false,
+            rolls: false,
         });
     }
 
     /// SIGKILL.
-    pub(crate) fn kill_replica(&mut self) {
-        let Some(replica) = self.replica.take() else {
+    pub(crate) fn kill_replica(&mut self, at: usize) {
+        let Some(replica) = self.replicas[at].take() else {
             return;
         };
-        for flow in &mut self.net.flows {
+        let here = |flow: &crate::flow::Flow| flow.opener_at() == Some(at);
+        for flow in self.net.flows.iter_mut().filter(|flow| here(flow)) {
             flow.orphaned |= flow.is_live() || flow.opened && flow.records[0].is_none();
         }
+        self.kill(replica.peers, MS);
         for host in replica.hubs.into_values() {
             if self.kill(host, 1_000_000) {
                 self.net.cover.hit("replica restarted with streams");
             }
         }
         for flow in 0..self.net.flows.len() {
-            if self.net.flows[flow].front.take().is_some() {
+            if here(&self.net.flows[flow]) && self.net.flows[flow].front.take().is_some() {
                 self.net.close_sock(flow, CLIENT, true);
             }
         }
     }
 
     /// The node's hub; one is made if there is none.
-    fn hub(&mut self, node: usize) -> Option<HostId> {
-        let replica = self.replica.as_mut()?;
+    pub(crate) fn hub(&mut self, at: usize, node: usize) -> Option<HostId> {
+        let replica = self.replicas[at].as_mut()?;
         if let Some(host) = replica.hubs.get(&node) {
             return Some(*host);
         }
+        let holders = replica.elsewhere.get(&name(node)).cloned();
+        let leaves = replica.leaves_at.is_some();
         let machine = NodeHub::new(
             name(node),
             self.config.clone(),
@@ -79,11 +111,20 @@ impl World {
         );
         let (habits, config) = (self.setup.cloud_habits, self.config.clone());
         let host = self.add_host(|id| {
-            let hub = Host::new(machine, id, CLOUD, node, DOWN, habits, &config);
+            let hub = Host::new(machine, id, at, node, Is::Hub, habits, &config);
             Slot::Hub(Box::new(hub))
         });
-        if let Some(replica) = self.replica.as_mut() {
+        if let Some(replica) = self.replicas[at].as_mut() {
             replica.hubs.insert(node, host);
+        }
+        let (now, jitter) = (self.net.clock(at), self.setup.cluster.drain_jitter);
+        if let Slot::Hub(host) = &mut self.hosts[host] {
+            if let Some(holders) = holders {
+                host.machine.set_holders(holders, now);
+            }
+            if leaves {
+                host.machine.drain(Duration::from_nanos(jitter), now);
+            }
         }
         Some(host)
     }
@@ -93,8 +134,8 @@ impl World {
         let Slot::Hub(hub) = &self.hosts[host] else {
             return;
         };
-        if hub.machine.is_idle() && hub.is_quiet() && hub.opened > 0 {
-            let node = hub.node;
+        if hub.machine.is_idle() && hub.is_quiet() {
+            let (at, node) = (hub.proc, hub.node);
             if let Some(deadline) = hub.machine.deadline() {
                 self.net.fail("nothing left", || {
                     format!("an idle hub has a deadline: {deadline:?}")
@@ -102,17 +143,23 @@ impl World {
             }
             self.net.cover.hit("hub dropped");
             self.hosts[host] = Slot::Empty;
-            if let Some(replica) = &mut self.replica {
+            if let Some(replica) = &mut self.replicas[at] {
                 replica.hubs.remove(&node);
             }
         }
     }
 
     /// An edge's request for a link has come.
-    pub(crate) fn accept(&mut self, wire: usize, version_1: bool, instance: Option<Instance>) {
-        let now = self.net.clock(CLOUD);
-        let node = self.net.wires[wire].node;
-        let Some(replica) = &mut self.replica else {
+    pub(crate) fn accept(
+        &mut self,
+        wire: usize,
+        version_1: bool,
+        instance: Option<Instance>,
+        draining: bool,
+    ) {
+        let (at, node) = (self.net.wires[wire].to, self.net.wires[wire].node);
+        let now = self.net.clock(at);
+        let Some(replica) = &mut self.replicas[at] else {
             return self.net.cut(wire, DOWN, 1_000_000);
         };
         if let Err(refusal) = replica.cloud.admit_link(now) {
@@ -121,7 +168,9 @@ impl World {
             };
             return self.net.leave(wire, DOWN, why);
         }
-        let Some(host) = self.hub(node) else { return };
+        let Some(host) = self.hub(at, node) else {
+            return;
+        };
         let dialect = if version_1 {
             Dialect::V1
         } else {
@@ -134,8 +183,8 @@ impl World {
             instance,
             spelling: name(node),
             remote: String::from("192.0.2.1:1"),
-            draining: false,
-            wall_ms: 0,
+            draining,
+            wall_ms: self.setup.cluster.skews_ms[at] + now.as_nanos() / MS,
         };
         let net = &mut self.net;
         if let Slot::Hub(host) = &mut self.hosts[host] {
@@ -153,17 +202,131 @@ impl World {
                 net.cover.hit("link overlap");
             }
             let link = host.machine.link_up(up, now);
-            host.add_link(net, link, wire);
+            host.add_link(net, link, wire, DOWN);
             host.settle(net);
         }
         self.check_host(host);
+    }
+
+    // Leaving.
+
+    /// SIGTERM.
+    pub(crate) fn drain_replica(&mut self, at: usize) {
+        let now = self.net.clock(at);
+        let jitter = self.setup.cluster.drain_jitter;
+        let Some(replica) = &mut self.replicas[at] else {
+            return;
+        };
+        if replica.leaves_at.is_some() || self.net.finishing || self.net.now > self.setup.heal_at {
+            return;
+        }
+        replica.cloud.drain();
+        replica.leaves_at = Some(now.as_nanos());
+        let (generation, hubs) = (replica.generation, replica.hubs.clone());
+        let until = self.net.now + jitter + self.net.drain_max + self.reconnects();
+        self.net
+            .disturb_all(until, crate::net::Links::All, "replica drained");
+        let mut streams = 0;
+        for host in hubs.into_values() {
+            if let Slot::Hub(hub) = &mut self.hosts[host] {
+                streams += hub.machine.stream_infos().len();
+                let jitter = Duration::from_nanos(jitter);
+                hub.input(&mut self.net, |hub, now| hub.drain(jitter, now));
+            }
+            self.check_host(host);
+        }
+        self.net.cover.hit(match streams {
+            0 => "replica drained",
+            _ => "replica drained with streams",
+        });
+        self.net.after(SEC / 4, Event::DrainLook(at, generation));
+    }
+
+    /// It ends once nothing would be lost, or when its time is over.
+    pub(crate) fn drain_look(&mut self, at: usize, generation: u32) {
+        let now = self.net.clock(at).as_nanos();
+        let jitter = self.setup.cluster.drain_jitter;
+        let (drain_max, others) = (self.net.drain_max, self.setup.cluster.replicas > 1);
+        let Some(replica) = &mut self.replicas[at] else {
+            return;
+        };
+        let leaves_at = replica
+            .leaves_at
+            .filter(|_| replica.generation == generation);
+        let Some(leaves_at) = leaves_at else { return };
+        if replica.ended {
+            let rolls = replica.rolls;
+            self.kill_replica(at);
+            let next = (at + 1) % self.setup.cluster.replicas;
+            self.net.after(SEC / 2, Event::RestartReplica(at));
+            if rolls && next > 0 {
+                self.roll_next = Some(next);
+            }
+            return;
+        }
+        let (mut links, mut streams) = (0, 0);
+        for host in replica.hubs.values() {
+            if let Slot::Hub(hub) = &self.hosts[*host] {
+                let infos = hub.machine.link_infos();
+                links += infos.iter().filter(|link| !link.kind.is_peer()).count() as u64;
+                streams += hub.machine.stream_infos().len() as u64;
+            }
+        }
+        let leaving_for = now.saturating_sub(leaves_at);
+        let left = Left { links, streams };
+        let (waited, jitter_of) = (
+            Duration::from_nanos(leaving_for),
+            Duration::from_nanos(jitter),
+        );
+        let drained = left.is_drained(others, waited, jitter_of);
+        if drained || leaving_for >= drain_max {
+            self.net.cover.hit(match drained {
+                true => "replica has nothing left",
+                false => "replica's time is over",
+            });
+            replica.ended = true;
+            let (hubs, peers) = (replica.hubs.clone(), replica.peers);
+            for host in hubs.into_values() {
+                if let Slot::Hub(hub) = &mut self.hosts[host] {
+                    hub.input(&mut self.net, |hub, now| hub.shut_down(now));
+                }
+                self.check_host(host);
+            }
+            if let Slot::Peers(host) = &mut self.hosts[peers] {
+                host.input(&mut self.net, |peers, now| peers.shut_down(now));
+            }
+        }
+        self.net.after(SEC / 4, Event::DrainLook(at, generation));
+    }
+
+    pub(crate) fn restart_replica(&mut self, at: usize) {
+        if self.replicas[at].is_some() {
+            return;
+        }
+        self.start_replica(at);
+        self.find_peers(at);
+        if let Some(next) = self.roll_next.take() {
+            self.roll(next);
+        }
+    }
+
+    /// It leaves in a while, and after it the next.
+    pub(crate) fn roll(&mut self, at: usize) {
+        if let Some(replica) = &mut self.replicas[at] {
+            replica.rolls = true;
+            self.net.after(SEC, Event::DrainReplica(at));
+        }
+    }
+
+    /// How long after a fault a link may take to be there again.
+    pub(crate) fn reconnects(&self) -> Nanos {
+        2 * nanos(self.setup.reconnect.max) + 12 * SEC
     }
 
     // The CONNECT front.
 
     /// A piece of the client's header arrives; the last brings the early bytes.
     pub(crate) fn front(&mut self, id: FlowId, piece: usize) {
-        let now = self.net.clock(CLOUD);
         if piece == usize::MAX {
             return self.client_leaves(id);
         }
@@ -188,7 +351,8 @@ impl World {
         }
         match front.handle_bytes(&bytes) {
             Step::More(front) => {
-                let deadline = self.net.when(CLOUD, front.deadline());
+                let at = self.net.flows[id].opener_at().unwrap_or(0);
+                let deadline = self.net.when(at, front.deadline());
                 self.net.flows[id].front = Some(front);
                 if piece == 0 {
                     self.net.schedule(deadline, Event::FrontTimeout(id));
@@ -197,13 +361,15 @@ impl World {
             Step::Request(request) => self.admit(id, &request),
             Step::Refuse(reply) => self.refuse(id, &reply.into_bytes()),
         }
-        let _ = now;
     }
 
-    fn arrive(&mut self, id: FlowId) {
+    pub(crate) fn arrive(&mut self, id: FlowId) {
         let (now, node) = (self.net.now, self.net.flows[id].node);
-        let front = Connect::new(Limits::default(), self.net.clock(CLOUD));
-        let up = self.replica.is_some();
+        let opener_at = self.net.flows[id].opener_at();
+        let up = opener_at.is_none_or(|at| self.replicas[at].is_some());
+        let front = opener_at
+            .filter(|_| up)
+            .map(|at| Connect::new(Limits::default(), self.net.clock(at)));
         let state = &self.net.nodes[node];
         let excuse = match () {
             () if state.rogue => Some("rogue"),
@@ -218,7 +384,7 @@ impl World {
         }
         flow.socks[CLIENT].connected = up;
         if up {
-            flow.front = Some(front);
+            flow.front = front;
         } else {
             // Nothing listens: no connection, no reply.
             flow.orphaned = true;
@@ -228,7 +394,7 @@ impl World {
     }
 
     pub(crate) fn front_timeout(&mut self, id: FlowId) {
-        let now = self.net.clock(CLOUD);
+        let now = self.net.clock(self.net.flows[id].opener_at().unwrap_or(0));
         let Some(front) = self.net.flows[id].front.take() else {
             return;
         };
@@ -258,8 +424,9 @@ impl World {
     }
 
     fn admit(&mut self, id: FlowId, request: &ConnectRequest) {
-        let now = self.net.clock(CLOUD);
-        let Some(replica) = &mut self.replica else {
+        let at = self.net.flows[id].opener_at().unwrap_or(0);
+        let now = self.net.clock(at);
+        let Some(replica) = &mut self.replicas[at] else {
             return;
         };
         let (target, wait, offline_since) = match replica.cloud.admit_connect(request, None, now) {
@@ -272,7 +439,9 @@ impl World {
             } => (target, wait, offline_since),
         };
         let node = self.net.flows[id].node;
-        let Some(host) = self.hub(node) else { return };
+        let Some(host) = self.hub(at, node) else {
+            return;
+        };
         let open = OpenRequest {
             target,
             user: None,

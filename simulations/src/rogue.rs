@@ -11,7 +11,7 @@ use crate::flow::{Ask, FlowPlan};
 use crate::net::{Event, MS, SEC, WireId};
 use crate::sniff::node_name;
 use crate::tell::STRAY_PORT_MIN;
-use crate::wire::{DOWN, Item, UP, Wire};
+use crate::wire::{Carries, DOWN, Item, UP, Wire};
 use crate::world::World;
 
 /// What is under another node's name, and must not arrive.
@@ -209,7 +209,7 @@ impl World {
         self.add_node();
         self.net.nodes[node].rogue = true;
         self.rogue.node = Some(node);
-        if let Some(replica) = &mut self.replica {
+        for replica in self.replicas.iter_mut().flatten() {
             replica
                 .cloud
                 .set_listed((0..=node).map(crate::replica::name));
@@ -231,13 +231,15 @@ impl World {
         let Some(node) = self.rogue.node else { return };
         let version_1 = !self.rogue.draw.one_in(4);
         let wire = self.net.wires.len();
-        self.net
-            .wires
-            .push(Wire::new(node, !version_1, self.shape_of(node)));
+        let to = self.rogue.draw.index(self.setup.cluster.replicas);
+        let mut made = Wire::new(Carries::Edge, node, to, self.shape_of(node));
+        made.base = !version_1;
+        self.net.wires.push(made);
         self.net.wires[wire].ends[UP].rogue = true;
         let item = Item::Request {
             version_1,
             instance: None,
+            draining: false,
         };
         self.net.send(wire, UP, item);
         self.net.after(5 * MS, Event::Rogue(wire));
@@ -281,7 +283,12 @@ impl World {
                 }
             }
             Item::End(_) => self.net.leave(wire, end, LinkLoss::Closed),
-            Item::Message(_) | Item::Headers { .. } => {}
+            Item::Message(_)
+            | Item::Headers { .. }
+            | Item::Client
+            | Item::Peer
+            | Item::Control(_)
+            | Item::Joined(_) => {}
         }
     }
 
@@ -308,7 +315,10 @@ impl World {
                 self.flood(wire, node);
             }
         }
-        let others: Vec<String> = self.net.sniff.topics().take(20).cloned().collect();
+        let foreign = |flow: usize| self.net.flows[flow].node != node;
+        let topics = self.net.sniff.topics();
+        let others = topics.filter(|(_, flow)| foreign(*flow) || !from_edge);
+        let others: Vec<String> = others.take(20).map(|(topic, _)| topic.clone()).collect();
         for _ in 0..self.rogue.draw.range(1, 8) {
             if self.net.wires[wire].in_flight(end) > 12_000 {
                 break;

@@ -6,8 +6,9 @@ use proto_core::Config;
 use proto_core::edge::{DialectChoice, Reconnect};
 use proto_core::reason::Reason;
 
+use crate::cluster::RegistryFault;
 use crate::draw::{Concern, Draw};
-use crate::flow::{AppPlan, Ask, Dial, Fin, FlowPlan, Read};
+use crate::flow::{AppPlan, Ask, Dial, Fin, FlowPlan, Read, Via};
 use crate::host::Habits;
 use crate::net::{MS, NEVER, Nanos, SEC};
 use crate::wire::Shape;
@@ -24,6 +25,81 @@ pub(crate) struct Setup {
     pub(crate) cloud_habits: Habits,
     pub(crate) flows: Vec<FlowPlan>,
     pub(crate) heal_at: Nanos,
+    pub(crate) cluster: ClusterPlan,
+}
+
+/// How many replicas there are, and what joins them.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterPlan {
+    pub(crate) replicas: usize,
+    /// Edges and clients come to any replica that takes links, as by a Service; else they try addresses in turn.
+    pub(crate) service: bool,
+    /// One in so many flows is opened by a client.
+    pub(crate) client_one_in: Option<u64>,
+    pub(crate) registry: RegistryKind,
+    pub(crate) registry_fault: RegistryFault,
+    /// Lines between replicas.
+    pub(crate) peer_shape: Shape,
+    pub(crate) client_shape: Shape,
+    /// Milliseconds that each replica's wall clock is ahead.
+    pub(crate) skews_ms: Vec<u64>,
+    pub(crate) drain_jitter: Nanos,
+}
+
+/// What answers where a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RegistryKind {
+    /// Nothing.
+    Memory,
+    /// A replica's lines go with it.
+    Slices,
+    /// They stay.
+    Hosts,
+}
+
+/// Worlds of lower seeds have one replica and no clients of our own; from here on there are several of both.
+pub const CLUSTERS: u64 = 1_000_000;
+
+impl ClusterPlan {
+    fn draw(seed: u64, draw: &mut Draw) -> ClusterPlan {
+        let replicas = match seed < CLUSTERS {
+            true => 1,
+            false => draw.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        };
+        let quiet = seed < CLUSTERS;
+        let mut shape = |most| Shape {
+            latency: draw.log_range(MS / 10, most),
+            bytes_per_second: draw.log_range(8 << 20, 1 << 30),
+            room: draw.pick(&[16, 64]),
+        };
+        let (peer_shape, client_shape) = (shape(20 * MS), shape(100 * MS));
+        ClusterPlan {
+            replicas,
+            service: draw.one_in(2),
+            client_one_in: (!quiet).then(|| draw.pick(&[2, 3, 5])),
+            registry_fault: draw.pick(&[
+                RegistryFault::None,
+                RegistryFault::Empty,
+                RegistryFault::Stale,
+                RegistryFault::Wrong,
+                RegistryFault::Dead,
+            ]),
+            registry: draw.pick(&[
+                RegistryKind::Memory,
+                RegistryKind::Slices,
+                RegistryKind::Hosts,
+            ]),
+            peer_shape,
+            client_shape,
+            skews_ms: (0..replicas)
+                .map(|_| match draw.one_in(2) {
+                    true => 1_000_000_000,
+                    false => 1_000_000_000 + draw.log_range(1, 600_000),
+                })
+                .collect(),
+            drain_jitter: draw.time(0, 3 * SEC),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +144,10 @@ impl Setup {
             max: Duration::from_millis(draw.log_range(1_000, 10_000)),
             reset_after: Duration::from_secs(draw.range(1, 10)),
         };
+        let cluster = &mut Draw::new(seed, Concern::Cluster);
+        let plan = ClusterPlan::draw(seed, cluster);
+        config.links.drain_max = Duration::from_secs(cluster.range(5, 20));
+        config.streams.relay_bytes_max = cluster.log_range(4096, 262_144);
         let (low, high) = if tight {
             (64 << 10, 1 << 20)
         } else {
@@ -90,8 +170,9 @@ impl Setup {
             cloud_habits: draw_habits(habits, drivers),
             flows: Vec::new(),
             heal_at,
+            cluster: plan,
         };
-        setup.draw_flows(seed);
+        setup.draw_flows(seed, cluster);
         setup
     }
 
@@ -102,11 +183,23 @@ impl Setup {
             let room = habits.room.min(shape.room).max(1) as u64;
             (shape.latency + 2 * habits.lag + habits.no_room) / room
         });
-        let each = each[0].max(each[1]).max(1);
+        let relayed = match self.cluster.replicas {
+            1 => 0,
+            _ => {
+                let room = self.cloud_habits.room.min(16).max(1) as u64;
+                let own = self.cluster.peer_shape.latency + 2 * self.cloud_habits.lag;
+                (own + self.cloud_habits.no_room) / room
+            }
+        };
+        let clients = match self.cluster.client_one_in {
+            None => 0,
+            Some(_) => self.cluster.client_shape.latency / 16 + self.cloud_habits.no_room,
+        };
+        let each = each[0].max(each[1]).max(1) + relayed + clients;
         self.config.links.content_bytes_max as u64 * (20 * SEC / each)
     }
 
-    fn draw_flows(&mut self, seed: u64) {
+    fn draw_flows(&mut self, seed: u64, cluster: &mut Draw) {
         let draw = &mut Draw::new(seed, Concern::Flows);
         let count = draw.log_range(1, 40);
         let bytes_max = draw.log_range(1_000, 400_000);
@@ -125,6 +218,18 @@ impl Setup {
                 app.send = app.send.min(room_for.max(1_000));
             }
             plan.early = plan.early.min(plan.apps[0].send);
+            plan.via = Via::Connect(cluster.index(self.cluster.replicas));
+            if self
+                .cluster
+                .client_one_in
+                .is_some_and(|n| cluster.one_in(n))
+            {
+                plan.via = Via::Client;
+                plan.pieces = 1;
+                if !matches!(plan.ask, Ask::Leaves(_)) {
+                    plan.ask = Ask::Properly;
+                }
+            }
             self.flows.push(plan);
         }
     }
@@ -210,6 +315,7 @@ fn draw_flow(draw: &mut Draw, node: usize, at: Nanos, bytes_max: u64) -> FlowPla
     };
     FlowPlan {
         node,
+        via: Via::Connect(0),
         at,
         ask: match draw.below(40) {
             0 => Ask::Unfinished,

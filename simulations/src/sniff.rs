@@ -8,9 +8,9 @@ use proto_core::reason::Reason;
 
 use crate::flow::{CLIENT, TARGET};
 use crate::follow::{EARLY_BYTES, Follow, Heard};
-use crate::net::{FlowId, Net, WireId};
+use crate::net::{FlowId, HostId, Net, WireId};
 use crate::pattern;
-use crate::wire::{DOWN, UP};
+use crate::wire::{Carries, UP};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,8 +21,9 @@ pub(crate) struct Sniffer {
 }
 
 impl Sniffer {
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
-        self.topics.keys()
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&String, FlowId)> {
+        let all = self.topics.iter();
+        all.map(|(topic, follow)| (topic, follow.flow))
     }
 
     /// Whose message it is.
@@ -56,7 +57,6 @@ pub(crate) fn flow_of(addr: &str) -> Option<FlowId> {
 impl Net {
     /// A machine hands this to a wire.
     pub(crate) fn sniff_sent(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
-        let side = if direction == DOWN { CLIENT } else { TARGET };
         self.watch("sends", wire, direction, msg);
         if self.wires[wire].ends[1 - direction].rogue {
             if msg.r#type == "resumed" && self.sniff.topics.contains_key(&msg.topic) {
@@ -64,6 +64,9 @@ impl Net {
                     String::from("a stream goes on with a rogue")
                 });
             }
+            return;
+        }
+        if self.wires[wire].carries == Carries::Control {
             return;
         }
         if !msg
@@ -86,17 +89,69 @@ impl Net {
                 });
             }
         }
-        if matches!(msg.r#type.as_str(), "connecting" | "resume") && !self.sniff_question(wire, msg)
-        {
+        let question = matches!(msg.r#type.as_str(), "connecting" | "resume");
+        let from = self.wires[wire].ends[direction].host;
+        if question && !self.sniff_question(wire, from, msg) {
             return;
         }
-        if !self.wires[wire].base {
-            self.sniff_stream(wire, side, msg);
+        if self.wires[wire].base {
+            return;
+        }
+        match self.side_of(wire, direction, from, msg) {
+            Some(side) => self.sniff_stream(wire, (side, direction), msg),
+            None => self.sniff_relayed(wire, direction, msg),
+        }
+    }
+
+    /// The side of its stream that a host is; `None`: it passes it on.
+    fn side_of(
+        &self,
+        wire: WireId,
+        direction: usize,
+        host: Option<HostId>,
+        msg: &StreamMsg,
+    ) -> Option<usize> {
+        let is_edge = self.wires[wire].carries == Carries::Edge && direction == UP;
+        if is_edge {
+            return Some(TARGET);
+        }
+        let follow = self.sniff.topics.get(&msg.topic);
+        let opens = follow.is_some_and(|follow| follow.opener == host);
+        opens.then_some(CLIENT)
+    }
+
+    /// A relay promises no more than its end did, and no more than its own room.
+    fn sniff_relayed(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
+        let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
+            return;
+        };
+        let flow = &self.flows[follow.flow];
+        if flow.base || flow.excuse == Some("rogue") {
+            return;
+        }
+        let at = match direction {
+            UP => self.wires[wire].from,
+            _ => Some(self.wires[wire].to),
+        };
+        // Towards the acceptor by links that it has made and by the edge's; towards the opener by all others.
+        let to_target = self.wires[wire].carries == Carries::Edge || direction == UP;
+        let side = if to_target { CLIENT } else { TARGET };
+        let id = follow.flow;
+        let expected = pattern::slice(id, side, msg.offset, msg.data.len());
+        let mut wrong = follow.passed(at, side, msg, self.relay_bytes_max);
+        if msg.r#type == "content" && msg.data != expected {
+            wrong = wrong.or(Some(("prefix", format!("wrong bytes at {}", msg.offset))));
+        }
+        if msg.r#type == "content" {
+            self.cover.hit("content relayed");
+        }
+        if let Some((oracle, detail)) = wrong {
+            self.fail(oracle, || format!("flow {id}, relayed: {detail}"));
         }
     }
 
     /// Whether it is to be followed.
-    fn sniff_question(&mut self, wire: WireId, msg: &StreamMsg) -> bool {
+    fn sniff_question(&mut self, wire: WireId, from: Option<HostId>, msg: &StreamMsg) -> bool {
         let Some(flow) = flow_of(&msg.addr).filter(|flow| *flow < self.flows.len()) else {
             return false;
         };
@@ -105,9 +160,22 @@ impl Net {
                 format!("flow {flow} goes by another node's link")
             });
         }
-        self.flows[flow].base = self.wires[wire].base;
+        if self.wires[wire].carries == Carries::Edge {
+            self.flows[flow].base = self.wires[wire].base;
+        }
+        let known = self.sniff.topics.get(&msg.topic);
+        if known.is_some_and(|follow| follow.opener != from) {
+            return true; // It is passed on.
+        }
         if msg.r#type == "connecting" {
             self.flows[flow].detached_at[CLIENT] = None;
+        }
+        if self.flows[flow].opener_at().is_none() {
+            let at = self.wires[wire].to;
+            let before = self.flows[flow].client_at.replace(at);
+            if msg.r#type == "resume" && before.is_some_and(|before| before != at) {
+                self.cover.hit("client asks at another replica");
+            }
         }
         if msg.epoch > 1 {
             self.cover.hit(match msg.r#type.as_str() {
@@ -120,9 +188,11 @@ impl Net {
             .sniff
             .topics
             .entry(msg.topic.clone())
-            .or_insert_with(|| Follow::new(flow, msg));
+            .or_insert_with(|| Follow::new(flow, from, msg));
         let wrong = match self.wires[wire].base {
             true => None,
+            // Version 1 ends at a replica, which is not followed.
+            false if self.flows[flow].base || self.flows[flow].excuse == Some("rogue") => None,
             false if follow.flow != flow => Some(("own node", String::from("another address"))),
             false => follow.question(msg, answered),
         };
@@ -132,16 +202,19 @@ impl Net {
         true
     }
 
-    fn sniff_stream(&mut self, wire: WireId, side: usize, msg: &StreamMsg) {
+    fn sniff_stream(&mut self, wire: WireId, (side, direction): (usize, usize), msg: &StreamMsg) {
         let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
             return;
         };
         let id = follow.flow;
+        if self.flows[id].base || self.flows[id].excuse == Some("rogue") {
+            return; // Version 1 ends at a replica; and who follows a rogue?
+        }
         let flow = &self.flows[id];
         let heard = flow.limit_heard[side].max(EARLY_BYTES);
         let window_max = self.window_bytes_max.max(EARLY_BYTES);
         let credit_max = flow.socks[side].given + window_max + EARLY_BYTES;
-        let host = self.wires[wire].ends[if side == CLIENT { DOWN } else { UP }].host;
+        let host = self.wires[wire].ends[direction].host;
         if follow.grows(side, msg) {
             self.cover.hit("window grown");
         }
@@ -176,15 +249,33 @@ impl Net {
 
     /// A machine is about to hear this from a wire.
     pub(crate) fn sniff_heard(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
-        let side = if direction == UP { CLIENT } else { TARGET };
         self.watch("hears", wire, direction, msg);
         if self.wires[wire].base || self.wires[wire].ends[direction].rogue {
             return;
         }
+        let host = self.wires[wire].ends[1 - direction].host;
+        let Some(side) = self.side_of(wire, 1 - direction, host, msg) else {
+            return self.relay_hears(msg);
+        };
         let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
             return;
         };
-        let host = self.wires[wire].ends[1 - direction].host;
+        let flow = &self.flows[follow.flow];
+        if flow.base || flow.excuse == Some("rogue") {
+            return;
+        }
+        if side == CLIENT {
+            match msg.r#type.as_str() {
+                "detached" if msg.code == Reason::Draining.code() => {
+                    self.cover.hit("told by a relay to move");
+                }
+                "detached" => self.cover.hit("detached by a relay"),
+                "connect-failed" if msg.code == Reason::NodeOffline.code() => {
+                    self.flows[follow.flow].not_here = true;
+                }
+                _ => {}
+            }
+        }
         let heard = follow.heard(wire, (side, host), msg);
         let flow = &mut self.flows[follow.flow];
         flow.acceptor = follow.acceptor;
@@ -193,6 +284,20 @@ impl Net {
             Heard::Anew => *limit = msg.limit,
             Heard::Counted | Heard::Duplicate => *limit = msg.limit.max(*limit),
             Heard::Late => {}
+        }
+        if heard == Heard::Anew && side == TARGET {
+            let at = self.wires[wire].to;
+            let before = flow.last_at.replace(at);
+            let relayed = flow.opener_at() != Some(at);
+            let moved = before.is_some_and(|before| before != at);
+            if msg.r#type == "resume" && moved {
+                self.cover.hit(match relayed {
+                    true => "relayed stream asked for over another replica",
+                    false => "stream asked for over another replica, its own",
+                });
+            } else if relayed && before.is_none() {
+                self.cover.hit("stream opened over a relay");
+            }
         }
         match heard {
             Heard::Duplicate => self.cover.hit("duplicate bytes dropped"),
@@ -204,6 +309,17 @@ impl Net {
                 self.sniff.asked.push(msg.clone());
             }
             Heard::Anew | Heard::Counted => {}
+        }
+    }
+}
+
+impl Net {
+    fn relay_hears(&mut self, msg: &StreamMsg) {
+        if msg.r#type == "connect-failed" && msg.code == Reason::NodeOffline.code() {
+            self.cover.hit("relay hears not-here");
+            if let Some(follow) = self.sniff.topics.get(&msg.topic) {
+                self.flows[follow.flow].not_here = true;
+            }
         }
     }
 }

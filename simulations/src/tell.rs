@@ -1,12 +1,12 @@
 //! What a driver does with dials and with what its machine tells; the oracles that listen to it.
 
-use proto_core::output::{Event as CoreEvent, GrpcCode, LinkLoss, StreamRecord};
+use proto_core::output::{Event as CoreEvent, GrpcCode, LinkKind, LinkLoss, StreamRecord};
 use proto_core::reason::Reason;
 use proto_core::{LinkId, Machine, StreamId};
 
 use crate::flow::{CLIENT, Dial, FlowPlan, TARGET};
-use crate::host::{Host, Local};
-use crate::net::{CLOUD, Event, FlowId, MS, NEVER, Net, Note, SEC, nanos};
+use crate::host::{Host, Is, Local};
+use crate::net::{Event, FlowId, MS, NEVER, Net, Note, SEC, nanos};
 use crate::setup::stray_plan;
 use crate::sniff::flow_of;
 
@@ -74,7 +74,8 @@ impl<M: Machine> Host<M> {
         let of = &mut net.flows[flow];
         // What an edge remembers of its streams, a cloud that it has come to may make it forget.
         let harmed = of.excuse == Some("rogue") || self.rogue_at.is_some();
-        let again = of.dialers.contains(&self.id) && !harmed && !net.leapt;
+        // Behind a base edge each replica is an acceptor of its own.
+        let again = of.dialers.contains(&self.id) && !harmed && !net.leapt && !of.base;
         let node = of.node;
         if !of.dialers.is_empty() {
             of.fatal.get_or_insert("dialed by another process");
@@ -117,14 +118,16 @@ impl<M: Machine> Host<M> {
 
     pub(crate) fn tell(&mut self, net: &mut Net, event: CoreEvent) {
         match event {
-            CoreEvent::Relayed(_) => {} // One replica passes nothing on.
-            CoreEvent::LinkUp { .. } => {
+            CoreEvent::Relayed(_) => net.cover.hit("stream relayed to its end"),
+            CoreEvent::LinkUp { kind, .. } => {
                 net.cover.hit("link up");
-                if self.proc == CLOUD {
-                    net.notes.push(Note::LinkUp(self.node));
+                if kind == LinkKind::Edge {
+                    net.notes.push(Note::LinkUp(self.proc, self.node));
                 }
             }
-            CoreEvent::LinkDown { link, why, .. } => self.link_down(net, link, why),
+            CoreEvent::LinkDown {
+                link, kind, why, ..
+            } => self.link_down(net, link, kind, why),
             CoreEvent::StreamEnded(record) => self.stream_ended(net, &record),
             CoreEvent::Refused(reason) => {
                 if matches!(reason, Reason::ProtocolError | Reason::FlowControl)
@@ -138,6 +141,7 @@ impl<M: Machine> Host<M> {
             CoreEvent::Ignored(what) => net.cover.hit(match what {
                 "unknown type" => "ignored: unknown type",
                 "another node" => "ignored: another node",
+                "a second claim" => "ignored: a second claim",
                 "another attachment" => "ignored: another attachment",
                 "unknown stream" => "ignored: unknown stream",
                 "out of place" => "ignored: out of place",
@@ -176,9 +180,15 @@ impl<M: Machine> Host<M> {
         net.nodes[self.node].rogue || heard
     }
 
-    fn link_down(&mut self, net: &mut Net, link: LinkId, why: LinkLoss) {
-        if self.proc == CLOUD {
-            net.notes.push(Note::LinkDown(self.node));
+    fn link_down(&mut self, net: &mut Net, link: LinkId, kind: LinkKind, why: LinkLoss) {
+        if kind == LinkKind::Edge {
+            net.notes.push(Note::LinkDown(self.proc, self.node));
+        }
+        if kind == LinkKind::ControlOut {
+            net.notes.push(Note::WayGone(self.proc, link));
+        }
+        if kind.is_peer() || kind == LinkKind::Client || self.is == Is::Client {
+            return self.other_link_down(net, kind, why);
         }
         net.cover.hit(match why {
             LinkLoss::Silent => "link silent",
@@ -205,6 +215,26 @@ impl<M: Machine> Host<M> {
         net.disturb(self.node, now + SEC, false, "link lost");
     }
 
+    /// A link of a client, or between replicas.
+    fn other_link_down(&self, net: &mut Net, kind: LinkKind, why: LinkLoss) {
+        let (what, until) = match kind.is_peer() {
+            true => ("peer link lost", net.excuses.peers_until),
+            false => ("client link lost", net.excuses.clients_until),
+        };
+        net.cover.hit(what);
+        let excused = net.now < until.saturating_add(AFTERMATH);
+        let in_order = matches!(why, LinkLoss::Closed | LinkLoss::ShutDown);
+        if !in_order && !excused && !self.by_rogue(net) && !net.shut_down {
+            net.fail("healthy link", || {
+                format!("node {}: a {kind:?} link is dropped: {why:?}", self.node)
+            });
+        }
+        if kind != LinkKind::ControlIn && kind != LinkKind::ControlOut && !in_order {
+            self.lost_while_dialing(net);
+            net.disturb(self.node, net.now + SEC, false, "link lost");
+        }
+    }
+
     /// Dials go on without a link, and nobody is told that they have lost it.
     fn lost_while_dialing(&self, net: &mut Net) {
         let (clock, side) = (net.clock(self.proc).as_nanos(), self.side());
@@ -219,12 +249,33 @@ impl<M: Machine> Host<M> {
         }
     }
 
+    /// A stream ends with its process, which had told of its end: not before its time is over.
+    fn process_left(&self, net: &mut Net, flow: FlowId) {
+        net.cover.hit("stream ended: its process left");
+        let of = &mut net.flows[flow];
+        of.fatal.get_or_insert("its process left");
+        of.excuse.get_or_insert("its process left");
+        let now = net.clock(self.proc).as_nanos();
+        let early = self
+            .leaves_at
+            .is_some_and(|at| at + net.drain_max > now + MS);
+        if early && !net.shut_down && !net.stood_still {
+            net.fail("drain", || {
+                format!("flow {flow} ends before its time is over")
+            });
+        }
+    }
+
     fn stream_ended(&mut self, net: &mut Net, record: &StreamRecord) {
         self.ended += 1;
-        self.flows.remove(&record.id);
-        if self.proc == CLOUD {
-            net.notes.push(Note::StreamEnded);
+        let is_own = self.flows.remove(&record.id).is_some();
+        if self.is == Is::Hub {
+            net.notes.push(Note::StreamEnded(self.proc));
+            if !is_own {
+                return net.cover.hit("version 1 ended before a base edge");
+            }
         }
+        self.client_ended(net);
         net.cover.hit(match record.reason {
             Reason::Done => "stream ended: done",
             Reason::Reset => "stream ended: reset",
@@ -242,7 +293,7 @@ impl<M: Machine> Host<M> {
         let side = self.side();
         let of = &mut net.flows[flow];
         let harmed = of.excuse == Some("rogue") || self.rogue_at.is_some();
-        let again = of.recorded.contains(&self.id) && !harmed && !net.leapt;
+        let again = of.recorded.contains(&self.id) && !harmed && !net.leapt && !of.base;
         of.recorded.push(self.id);
         of.records[side] = Some(record.reason);
         let since = of.detached_at[side];
@@ -252,6 +303,7 @@ impl<M: Machine> Host<M> {
             });
         }
         match record.reason {
+            Reason::Draining => self.process_left(net, flow),
             Reason::GraceExpired => self.check_grace(net, flow, since),
             Reason::UnknownStream if side == CLIENT => {
                 net.cover.hit("orphaned");

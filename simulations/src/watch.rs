@@ -18,14 +18,19 @@ pub fn watch(flow: usize) {
 impl Net {
     pub(crate) fn watch(&self, what: &str, wire: WireId, direction: usize, msg: &StreamMsg) {
         let Some(watched) = WATCHED.get() else { return };
-        if self.sniff.flow(msg) != Some(*watched) {
+        let flow = self.sniff.flow(msg);
+        if flow != Some(*watched) && *watched != usize::MAX {
             return;
         }
         let opener = (direction == DOWN) == (what == "sends");
+        let of = &self.wires[wire];
         println!(
-            "{:>12.6} s  {:8} {what} by wire {wire}: {} epoch {} offset {}+{} ack {} limit {} code {}",
+            "{:>12.6} s  flow {flow:?} {:8} {what} by wire {wire} ({:?} {:?} to {}): {} epoch {} offset {}+{} ack {} limit {} code {}",
             seconds(self.now),
             if opener { "opener" } else { "acceptor" },
+            of.carries,
+            of.from,
+            of.to,
             msg.r#type,
             msg.epoch,
             msg.offset,

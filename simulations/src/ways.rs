@@ -3,9 +3,9 @@
 use proto_core::Machine;
 use proto_core::reason::Reason;
 
-use crate::flow::{Flow, TARGET};
+use crate::flow::{Flow, TARGET, Via};
 use crate::host::Host;
-use crate::net::{CLOUD, FlowId, MS, Nanos, Net, SEC, nanos};
+use crate::net::{FlowId, MS, Nanos, Net, SEC, nanos};
 use crate::world::World;
 
 /// A stream resumes at the latest so long after a way is there: the longest wait for an answer, a pause, round trips.
@@ -25,10 +25,21 @@ impl Net {
         }
     }
 
-    /// For how long a node's way has been open, without a fault.
-    pub(crate) fn way_open_for(&self, node: usize) -> Nanos {
-        let since = self.nodes[node].way_since;
-        since.map_or(0, |since| self.now.saturating_sub(since))
+    /// For how long a flow's way has been open, without a fault: its node's link, the one between replicas, its client's.
+    pub(crate) fn way_open_for(&self, flow: FlowId) -> Nanos {
+        let flow = &self.flows[flow];
+        let node = &self.nodes[flow.node];
+        let opener = match flow.plan.via {
+            Via::Connect(at) => Some((0, at)),
+            Via::Client => flow.client_way,
+        };
+        let (Some(since), Some((opener_since, opener))) = (node.way_since, opener) else {
+            return 0;
+        };
+        let Some(pair) = self.pairs[opener][node.way_at] else {
+            return 0;
+        };
+        self.now.saturating_sub(since.max(opener_since).max(pair))
     }
 }
 
@@ -39,9 +50,11 @@ impl World {
             let wire = self
                 .wires_of(node)
                 .into_iter()
-                .filter(|wire| !self.stands_still(node) && self.is_way(*wire))
+                .filter(|wire| !self.stands_still(node, *wire) && self.is_way(*wire))
                 .max();
+            let at = wire.map(|wire| self.net.wires[wire].to);
             let state = &mut self.net.nodes[node];
+            state.way_at = at.unwrap_or(0);
             if wire.is_none() || state.way != wire {
                 state.way_since = wire.map(|_| self.net.now);
             }
@@ -49,9 +62,9 @@ impl World {
         }
     }
 
-    fn stands_still(&self, node: usize) -> bool {
+    fn stands_still(&self, node: usize, wire: usize) -> bool {
         let edges = self.edges.iter().filter(|edge| edge.node == node);
-        std::iter::once(CLOUD)
+        std::iter::once(self.net.wires[wire].to)
             .chain(edges.map(|edge| edge.proc))
             .any(|proc| self.net.procs[proc].paused_until > self.net.now)
     }
@@ -59,11 +72,14 @@ impl World {
     /// Both ends are there and nothing is wrong with what is between them.
     fn is_way(&self, wire: usize) -> bool {
         let wire = &self.net.wires[wire];
+        let stays = self.replicas[wire.to]
+            .as_ref()
+            .is_some_and(|replica| !replica.cloud.is_draining());
         let linked = wire
             .ends
             .iter()
             .all(|end| end.host.is_some() && end.link.is_some() && !end.deaf && !end.mute);
-        linked && !wire.base && wire.is_flowing(self.net.now, self.shape_of(wire.node))
+        linked && stays && !wire.base && wire.is_flowing(self.net.now, self.shape_of(wire.node))
     }
 
     /// What became of a stream that could have been resumed, if it shouldn't have.
@@ -104,7 +120,7 @@ impl<M: Machine> Host<M> {
     pub(crate) fn check_grace(&self, net: &mut Net, flow: FlowId, since: Option<Nanos>) {
         net.cover.hit("grace expired");
         let (now, side) = (net.clock(self.proc).as_nanos(), self.side());
-        let open_for = net.way_open_for(self.node);
+        let open_for = net.way_open_for(flow);
         let of = &mut net.flows[flow];
         of.expired = true;
         let early_detached = of.detached_early;
@@ -160,7 +176,7 @@ impl<M: Machine> Host<M> {
         let of = &net.flows[flow];
         let harmed = matches!(of.excuse, Some("rogue" | "client left" | "no replica"));
         let due = of.is_benign() && !of.base && !of.orphaned && !harmed && of.fatal.is_none();
-        let open_for = net.way_open_for(self.node);
+        let open_for = net.way_open_for(flow);
         if due && open_for > ANSWERED_WITHIN && !net.stood_still {
             net.fail("resumption", || {
                 format!("flow {flow}: no answer with a way for {open_for} ns")

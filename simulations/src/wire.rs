@@ -1,17 +1,18 @@
-//! The network: a wire is one gRPC stream between an edge and the cloud, first in first out in each direction, with latency, bandwidth,
+//! The network: a wire is one gRPC stream between two processes, one of which is a replica, first in first out in each direction, with latency, bandwidth,
 //! room for so many messages, and an end that is told or not.
 
 use std::collections::VecDeque;
 
+use proto_core::output::AttemptId;
 use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
-use proto_core::{Instance, LinkId};
+use proto_core::{Instance, LinkId, ReplicaId};
 
 use crate::net::{Event, HostId, NEVER, Nanos, Net, SEC, WireId};
 
-/// From the edge to the cloud.
+/// From who made the link (an edge, a client, a replica) to the replica that took it.
 pub(crate) const UP: usize = 0;
-/// From the cloud to the edge.
+/// Back.
 pub(crate) const DOWN: usize = 1;
 
 /// What a line is like.
@@ -29,12 +30,31 @@ pub(crate) enum Item {
     Request {
         version_1: bool,
         instance: Option<Instance>,
+        draining: bool,
     },
+    /// A client's request.
+    Client,
+    /// Another replica's, for one node.
+    Peer,
+    /// Another replica's, for a control link.
+    Control(ReplicaId),
+    /// The answer to that.
+    Joined(ReplicaId),
     Headers {
         version_1: bool,
     },
     Message(StreamMsg),
     End(LinkLoss),
+}
+
+/// What a wire carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Edge,
+    Client(crate::net::FlowId),
+    /// One node's streams, between replicas.
+    Peer,
+    Control,
 }
 
 /// A wire's end: `sends` is the direction that begins here.
@@ -63,7 +83,14 @@ struct Pipe {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Wire {
+    pub(crate) carries: Carries,
     pub(crate) node: usize,
+    /// The replica that made it, if one did.
+    pub(crate) from: Option<usize>,
+    /// The replica that it leads to.
+    pub(crate) to: usize,
+    /// Between replicas: the answer to the request is awaited.
+    pub(crate) attempt: Option<AttemptId>,
     pub(crate) base: bool,
     shape: Shape,
     /// Whose direction begins where: the edge's end is `UP`, the cloud's `DOWN`.
@@ -72,10 +99,14 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(node: usize, base: bool, shape: Shape) -> Wire {
+    pub(crate) fn new(carries: Carries, node: usize, to: usize, shape: Shape) -> Wire {
         Wire {
+            carries,
             node,
-            base,
+            from: None,
+            to,
+            attempt: None,
+            base: false,
             shape,
             ends: Default::default(),
             pipes: Default::default(),
@@ -116,8 +147,11 @@ impl Wire {
             )
         };
         format!(
-            "node {} {:?} up [{}] down [{}] {:?}",
+            "{:?} node {} from {:?} to {} {:?} up [{}] down [{}] {:?}",
+            self.carries,
             self.node,
+            self.from,
+            self.to,
             self.shape,
             pipe(UP),
             pipe(DOWN),
@@ -148,7 +182,7 @@ impl Net {
                 Item::Message(msg) => {
                     100 + msg.data.len() as u64 + msg.topic.len() as u64 + msg.addr.len() as u64
                 }
-                Item::Request { .. } | Item::Headers { .. } | Item::End(_) => 100,
+                _ => 100,
             };
             if matches!(item, Item::End(_)) {
                 wire.ends[direction].mute = true;
@@ -244,12 +278,18 @@ impl Net {
         {
             self.after(delay, Event::Loss(host, link, LinkLoss::Broken));
         }
+        if self.wires[wire].attempt.is_some() && direction == DOWN && delay != NEVER {
+            self.after(delay, Event::PeerTimeout(wire));
+        }
         self.wires[wire].ends[1 - direction].deaf = true;
     }
 
     /// Whether a message is lost with its link, as a fault of the plan wants it; the link breaks then.
     pub(crate) fn springs(&mut self, wire: WireId, msg: &StreamMsg) -> bool {
         let node = self.wires[wire].node;
+        if self.wires[wire].carries != Carries::Edge && msg.r#type == "heartbeat" {
+            return false;
+        }
         let Some((kind, times)) = self.nodes[node].trap else {
             return false;
         };
@@ -270,6 +310,15 @@ impl Net {
             _ => "lost with its link: detached",
         });
         self.disturb(node, self.now + 30 * SEC, true, "lost with its link");
+        if self.wires[wire].carries != Carries::Edge {
+            self.cover
+                .hit("lost with its link, between others than an edge and its replica");
+            self.disturb_all(
+                self.now + 30 * SEC,
+                crate::net::Links::All,
+                "lost with its link",
+            );
+        }
         let latency = self.wires[wire].shape.latency;
         self.cut(wire, UP, latency);
         self.cut(wire, DOWN, latency);

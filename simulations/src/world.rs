@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
-use proto_core::{Budget, Config, Edge, NodeHub, WallTime};
+use proto_core::{Budget, Client, Config, Edge, NodeHub, Peers, WallTime};
+
+use crate::cluster::{PeerLine, Registry};
 
 use crate::draw::{Concern, Draw};
 use crate::faults::{Fault, Policy};
-use crate::flow::{Ask, CLIENT, FlowPlan};
+use crate::flow::{Ask, CLIENT, FlowPlan, Via};
 use crate::host::Host;
-use crate::net::{CLOUD, Event, FlowId, HostId, MS, NEVER, Net, NodeState, Note, SEC, nanos};
+use crate::net::{Event, FlowId, HostId, MS, NEVER, Net, NodeState, Note, Proc, SEC, nanos};
 use crate::replica::{Replica, name};
 use crate::setup::{NodePlan, Setup};
-use crate::wire::{Item, UP};
+use crate::wire::{Carries, Item, Shape, UP};
 
 /// A driver and its machine, until the process or the hub goes.
 pub(crate) enum Slot {
     Empty,
     Hub(Box<Host<NodeHub>>),
     Edge(Box<Host<Edge>>),
+    Client(Box<Host<Client>>),
+    Peers(Box<Host<Peers>>),
 }
 
 /// Runs the same for either kind of host.
@@ -27,11 +31,20 @@ macro_rules! with_host {
             crate::world::Slot::Empty => {}
             crate::world::Slot::Hub($host) => $body,
             crate::world::Slot::Edge($host) => $body,
+            crate::world::Slot::Client($host) => $body,
+            crate::world::Slot::Peers($host) => $body,
         }
     };
 }
 
 pub(crate) use with_host;
+
+/// An operator's command.
+pub(crate) struct ClientProc {
+    pub(crate) host: HostId,
+    pub(crate) flow: FlowId,
+    pub(crate) budget: Budget,
+}
 
 /// An edge process.
 pub(crate) struct EdgeProc {
@@ -48,7 +61,15 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Slot>,
     pub(crate) config: Arc<Config>,
     pub(crate) setup: Setup,
-    pub(crate) replica: Option<Replica>,
+    pub(crate) replicas: Vec<Option<Replica>>,
+    pub(crate) generations: u32,
+    /// A rolling update goes on with this replica.
+    pub(crate) roll_next: Option<usize>,
+    pub(crate) clients: Vec<ClientProc>,
+    pub(crate) lines: Vec<Vec<PeerLine>>,
+    pub(crate) registry: Registry,
+    pub(crate) client_policy: (Policy, u64),
+    pub(crate) cluster_seeds: Draw,
     pub(crate) edges: Vec<EdgeProc>,
     pub(crate) policies: Vec<(Policy, u64)>,
     pub(crate) faults: Vec<Fault>,
@@ -74,7 +95,14 @@ impl World {
             net,
             hosts: Vec::new(),
             config: Arc::new(setup.config.clone()),
-            replica: None,
+            replicas: Vec::new(),
+            generations: 0,
+            roll_next: None,
+            clients: Vec::new(),
+            lines: Vec::new(),
+            registry: Registry::new(setup.cluster.registry_fault),
+            client_policy: (Policy::Normal, 0),
+            cluster_seeds: Draw::new(seed, Concern::ClusterSeeds),
             edges: Vec::new(),
             policies: Vec::new(),
             faults,
@@ -86,7 +114,23 @@ impl World {
         for _ in 0..world.setup.nodes.len() {
             world.add_node();
         }
-        world.start_replica();
+        world.add_node(); // That of control links.
+        let replicas = world.setup.cluster.replicas;
+        world.net.replicas = replicas;
+        world.net.pairs = vec![vec![None; replicas]; replicas];
+        world.net.drain_max = nanos(world.config.links.drain_max);
+        world.net.relay_bytes_max = world.config.streams.relay_bytes_max;
+        world.lines = vec![vec![PeerLine::default(); replicas]; replicas];
+        for _ in 0..replicas {
+            world.net.procs.push(Proc::default());
+            world.replicas.push(None);
+        }
+        for replica in 0..replicas {
+            world.start_replica(replica);
+        }
+        for replica in 0..replicas {
+            world.find_peers(replica);
+        }
         for node in 0..world.setup.nodes.len() {
             world.add_edge(node, false);
         }
@@ -104,7 +148,8 @@ impl World {
             (world.proof_at(), Event::Proof),
             (world.finish_at(), Event::Finish),
             (world.shut_down_at(), Event::ShutDown),
-            (world.shut_down_at() + 10 * SEC, Event::End),
+            (world.end_at() - 2 * SEC, Event::EndPeers),
+            (world.end_at(), Event::End),
         ] {
             world.net.schedule(at, event);
         }
@@ -131,6 +176,16 @@ impl World {
     pub(crate) fn shut_down_at(&self) -> u64 {
         let expired = self.proof_at() + nanos(self.config.streams.grace) + 30 * SEC;
         (self.finish_at() + 80 * SEC).max(expired)
+    }
+
+    /// When nothing is left: hubs keep links to other replicas for a minute.
+    fn end_at(&self) -> u64 {
+        let cluster = &self.setup.cluster;
+        let patience = match cluster.replicas {
+            1 if cluster.client_one_in.is_none() => 10,
+            _ => 80,
+        };
+        self.shut_down_at() + patience * SEC
     }
 
     /// Runs to the end or to the first finding.
@@ -163,21 +218,29 @@ impl World {
             | Event::Dialed(host, ..)
             | Event::Attempt(host, _)
             | Event::AttemptFailed(host, ..)
+            | Event::PeerRefused(host, _)
+            | Event::ClientDone(host)
             | Event::Loss(host, ..) => host,
             Event::Deliver(wire, direction) => {
+                let to = self.net.wires[wire].to;
                 let end = &self.net.wires[wire].ends[1 - direction];
                 match end.host {
                     Some(host) => host,
-                    None => return (direction == UP && !end.rogue).then_some(CLOUD),
+                    None => return (direction == UP && !end.rogue).then_some(to),
                 }
             }
-            Event::Front(..) | Event::FrontTimeout(_) => return Some(CLOUD),
+            Event::Front(flow, _) | Event::FrontTimeout(flow) => {
+                return self.net.flows[flow].opener_at();
+            }
+            Event::Found(replica, ..) | Event::DrainLook(replica, _) => return Some(replica),
             _ => return None,
         };
         match &self.hosts[host] {
             Slot::Empty => None,
             Slot::Hub(host) => Some(host.proc),
             Slot::Edge(host) => Some(host.proc),
+            Slot::Client(host) => Some(host.proc),
+            Slot::Peers(host) => Some(host.proc),
         }
     }
 
@@ -210,7 +273,18 @@ impl World {
             Event::FaultEnd(fault) => self.fault_end(fault),
             Event::Restart(edge) => self.restart(edge),
             Event::Rogue(wire) => self.rogue_turn(wire),
+            Event::PeerRefused(host, attempt) => self.peer_refused(host, attempt),
+            Event::PeerTimeout(wire) => self.peer_timeout(wire),
+            Event::Found(replica, generation, node) => self.look_up(replica, generation, node),
+            Event::DrainLook(replica, generation) => self.drain_look(replica, generation),
+            Event::DrainReplica(replica) => self.drain_replica(replica),
+            Event::RestartReplica(replica) => self.restart_replica(replica),
+            Event::ClientStart(flow) => self.start_client(flow),
+            Event::ClientDone(host) => self.client_done(host),
+            Event::EndPeers => self.end_peers(),
             Event::Tick => {
+                self.look_for_pairs();
+                self.look_for_client_ways();
                 self.look_for_ways();
                 self.check_tick();
                 self.net.after(SEC, Event::Tick);
@@ -240,14 +314,29 @@ impl World {
             Item::Request {
                 version_1,
                 instance,
-            } => self.accept(wire, version_1, instance),
-            Item::Headers { version_1 } => {
-                if let (Some(Slot::Edge(host)), Some(link)) =
-                    (host.map(|host| &mut self.hosts[host]), link)
-                {
-                    host.input(net, |edge, now| edge.link_established(link, version_1, now));
+                draining,
+            } => self.accept(wire, version_1, instance, draining),
+            Item::Client => self.accept_client(wire),
+            Item::Peer => self.accept_peer(wire),
+            Item::Control(from) => self.accept_control(wire, from),
+            Item::Joined(replica) => {
+                if let Some(host) = host {
+                    self.joined(wire, host, replica);
                 }
             }
+            Item::Headers { version_1 } => match (host.map(|host| &mut self.hosts[host]), link) {
+                (Some(Slot::Edge(host)), Some(link)) => {
+                    host.input(net, |edge, now| edge.link_established(link, version_1, now));
+                }
+                (Some(Slot::Client(host)), Some(link)) => host.input(net, |client, now| {
+                    client.link_established(link, version_1, now);
+                }),
+                (Some(Slot::Hub(host)), _) => {
+                    let host = host.id;
+                    self.peer_headers(wire, host);
+                }
+                _ => {}
+            },
             Item::Message(msg) => {
                 if let Some(host) = host {
                     with_host!(&mut self.hosts[host], host => host.message(net, wire, direction, msg));
@@ -256,6 +345,8 @@ impl World {
             Item::End(why) => {
                 if let (Some(host), Some(link)) = (host, link) {
                     with_host!(&mut self.hosts[host], host => host.transport_lost(net, link, why));
+                } else if direction == crate::wire::DOWN {
+                    self.peer_timeout(wire);
                 }
             }
         }
@@ -269,19 +360,36 @@ impl World {
     }
 
     fn take_notes(&mut self) {
-        for note in std::mem::take(&mut self.net.notes) {
-            let now = self.net.clock(CLOUD);
-            let Some(replica) = &mut self.replica else {
-                continue;
-            };
-            match note {
-                Note::LinkUp(node) => replica.cloud.link_up(&name(node)),
-                Note::LinkDown(node) => {
-                    let wall = WallTime::from_unix_seconds(now.as_nanos() / SEC);
-                    replica.cloud.link_down(&name(node), now, wall);
-                }
-                Note::StreamEnded => replica.cloud.connect_ended(),
+        while !self.net.notes.is_empty() {
+            for note in std::mem::take(&mut self.net.notes) {
+                self.take_note(note);
             }
+        }
+    }
+
+    fn take_note(&mut self, note: Note) {
+        let at = match &note {
+            Note::LinkUp(at, _)
+            | Note::LinkDown(at, _)
+            | Note::StreamEnded(at)
+            | Note::WayGone(at, _) => *at,
+            Note::Cluster(host, wish) => return self.wish(*host, wish.clone()),
+        };
+        let now = self.net.clock(at);
+        let Some(replica) = &mut self.replicas[at] else {
+            return;
+        };
+        match note {
+            Note::LinkUp(_, node) => replica.cloud.link_up(&name(node)),
+            Note::LinkDown(_, node) => {
+                let wall = WallTime::from_unix_seconds(now.as_nanos() / SEC);
+                replica.cloud.link_down(&name(node), now, wall);
+            }
+            Note::StreamEnded(_) => replica.cloud.connect_ended(),
+            Note::WayGone(_, link) => {
+                replica.ways.remove(&link);
+            }
+            Note::Cluster(..) => {}
         }
     }
 
@@ -302,8 +410,8 @@ impl World {
                 }
             }
             for uplink in host.links.values() {
-                net.cut(uplink.wire, host.sends, loss_delay);
-                let end = &mut net.wires[uplink.wire].ends[host.sends];
+                net.cut(uplink.wire, uplink.sends, loss_delay);
+                let end = &mut net.wires[uplink.wire].ends[uplink.sends];
                 (end.deaf, end.link) = (true, None);
             }
         });
@@ -322,12 +430,22 @@ impl World {
             self.fault_end(fault);
         }
         for wire in 0..self.net.wires.len() {
-            let shape = self.shape_of(self.net.wires[wire].node);
+            let shape = self.shape_of_wire(wire);
             self.net.wires[wire].set_shape(shape);
             self.net.release(wire);
         }
         for policy in &mut self.policies {
             *policy = (Policy::Normal, 0);
+        }
+        self.client_policy = (Policy::Normal, 0);
+        self.registry.fault = crate::cluster::RegistryFault::None;
+        for line in self.lines.iter_mut().flatten() {
+            *line = PeerLine::default();
+        }
+        let until = self.proof_at() - SEC;
+        let excuses = &mut self.net.excuses;
+        for of in [&mut excuses.peers_until, &mut excuses.clients_until] {
+            *of = if *of > 0 { until } else { 0 };
         }
         let (now, nodes) = (self.net.now, self.net.nodes.len());
         for node in 0..nodes {
@@ -341,13 +459,23 @@ impl World {
 
     fn prove(&mut self) {
         for node in 0..self.setup.nodes.len() {
-            let plan = FlowPlan {
-                at: self.net.now,
-                ..crate::flow::proof_plan(node)
-            };
-            let flow = self.net.add_flow(plan);
-            self.proofs.push(flow);
+            let mut vias: Vec<Via> = (0..self.setup.cluster.replicas).map(Via::Connect).collect();
+            if self.setup.cluster.client_one_in.is_some() {
+                vias.push(Via::Client);
+            }
+            for via in vias {
+                let plan = FlowPlan {
+                    at: self.net.now,
+                    ..crate::flow::proof_plan(node, via)
+                };
+                let flow = self.net.add_flow(plan);
+                self.proofs.push(flow);
+            }
         }
+        let before = self.net.now.saturating_sub(20 * SEC);
+        let excuses = &mut self.net.excuses;
+        excuses.peers_until = excuses.peers_until.min(before);
+        excuses.clients_until = excuses.clients_until.min(before);
         for node in &mut self.net.nodes {
             node.excused_until = self.net.now;
             node.link_excused_until = node
@@ -371,7 +499,28 @@ impl World {
         }
     }
 
+    /// What a wire's line is like when nothing is wrong.
+    pub(crate) fn shape_of_wire(&self, wire: usize) -> Shape {
+        let wire = &self.net.wires[wire];
+        match wire.carries {
+            Carries::Edge => self.shape_of(wire.node),
+            Carries::Client(_) => self.setup.cluster.client_shape,
+            Carries::Peer | Carries::Control => self.setup.cluster.peer_shape,
+        }
+    }
+
+    /// The last links end: those between replicas.
+    fn end_peers(&mut self) {
+        for replica in 0..self.replicas.len() {
+            let peers = self.replicas[replica].as_ref().map(|of| of.peers);
+            if let Some(Slot::Peers(host)) = peers.map(|peers| &mut self.hosts[peers]) {
+                host.input(&mut self.net, |peers, now| peers.shut_down(now));
+            }
+        }
+    }
+
     pub(crate) fn plan_of(&self, node: usize) -> NodePlan {
+        // That of a rogue is like the last.
         let last = self.setup.nodes.len() - 1;
         self.setup.nodes[node.min(last)]
     }
@@ -380,7 +529,10 @@ impl World {
     pub(crate) fn wires_of(&self, node: usize) -> Vec<usize> {
         let live = |wire: &usize| {
             let wire = &self.net.wires[*wire];
-            wire.node == node && !wire.is_over() && !wire.ends.iter().any(|end| end.rogue)
+            wire.node == node
+                && wire.carries == Carries::Edge
+                && !wire.is_over()
+                && !wire.ends.iter().any(|end| end.rogue)
         };
         (0..self.net.wires.len()).filter(live).collect()
     }
@@ -402,7 +554,13 @@ impl Net {
     pub(crate) fn add_flow(&mut self, plan: FlowPlan) -> FlowId {
         let id = self.flows.len();
         self.flows.push(crate::flow::Flow::new(id, plan));
-        if plan.at != NEVER {
+        if plan.via == Via::Client {
+            self.schedule(plan.at, Event::ClientStart(id));
+            if let Ask::Leaves(after) = plan.ask {
+                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
+                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
+            }
+        } else if plan.at != NEVER {
             for piece in 0..plan.pieces {
                 let at = plan.at + piece as u64 * 20 * MS;
                 let last = piece + 1 == plan.pieces;

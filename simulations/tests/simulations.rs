@@ -1,6 +1,8 @@
 //! What every pull request replays: committed seeds, a fixed range, the same seed twice.
 
 mod simulations {
+    #[cfg(not(tunnel_canary))]
+    use simulations::CLUSTERS;
     use simulations::{minimise, report, run, run_batch};
 
     /// Seeds that once found something, with what.
@@ -44,6 +46,35 @@ mod simulations {
             panic!("{}", report(seed, &keep, &smallest));
         }
         assert_eq!(batch.coverage.missing(), [""; 0], "never came about");
+    }
+
+    /// Several replicas, and clients of our own.
+    #[cfg(not(tunnel_canary))]
+    #[test]
+    fn clusters_pass_and_see_what_is_rare_there() {
+        let batch = run_batch(CLUSTERS..CLUSTERS + 400, || false);
+        if let Some((seed, outcome)) = batch.failed {
+            let (keep, smallest) = minimise(seed, outcome);
+            panic!("{}", report(seed, &keep, &smallest));
+        }
+        for rare in [
+            "stream opened over a relay",
+            "relayed stream asked for over another replica",
+            "relay hears not-here",
+            "not-here retried, and answered",
+            "detached by a relay",
+            "told by a relay to move",
+            "client asks at another replica",
+            "registry's answer proved wrong",
+        ] {
+            assert!(
+                batch.coverage.rows().any(|(what, _)| what == rare),
+                "{rare}"
+            );
+        }
+        for seed in CLUSTERS..CLUSTERS + 10 {
+            assert_eq!(run(seed, None).hash, run(seed, None).hash, "seed {seed}");
+        }
     }
 
     #[test]
