@@ -47,7 +47,8 @@ pub struct StreamConfig {
     pub base_half_close_timeout: Duration,
     /// How long a stream may wait for its node's link, if the node is expected back.
     pub node_wait: Duration,
-    /// Relay: what one direction of a stream may hold, in bytes.
+    /// Relay: what one direction of a stream may hold, in bytes. It follows the receiver's window: smaller than that, it is what
+    /// bounds a stream whose sender is far from the relay.
     pub relay_bytes_max: u64,
     /// The longest that an ack waits for company.
     pub ack_delay: Duration,
@@ -71,7 +72,7 @@ impl Default for StreamConfig {
             base_stuck_timeout: Duration::from_secs(10),
             base_half_close_timeout: Duration::from_secs(30),
             node_wait: Duration::from_secs(3),
-            relay_bytes_max: 256 * 1024,
+            relay_bytes_max: 16 * 1024 * 1024,
             ack_delay: Duration::from_millis(25),
         }
     }

@@ -65,7 +65,9 @@ impl Mux {
             return;
         };
         let link = entry.link.and_then(|link| self.links.get_mut(&link));
-        let line = link.map(|link| (link.round_trip(), &mut link.window));
+        // The sender may be farther than the link leads.
+        let far = entry.stream.answer_took();
+        let line = link.map(|link| (link.round_trip().max(far), &mut link.window));
         entry.stream.written(bytes, now, line);
         if entry.stream.receive.held() == 0 {
             entry.write_idle = true;

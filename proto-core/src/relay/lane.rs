@@ -238,7 +238,9 @@ impl Lane {
         }
         let is_short = self.granted > self.passed.saturating_add(self.room);
         let room = (self.room * 2).min(self.room_max);
-        if is_short && room > self.room && self.charge.try_set(room) {
+        // As where a window grows: what one stream takes leaves as much for the others.
+        let is_fair = self.charge.available() >= (room - self.room) * 2;
+        if is_short && room > self.room && is_fair && self.charge.try_set(room) {
             self.room = room;
         }
         self.grant_due = true;
@@ -349,7 +351,10 @@ mod tests {
             offset += count as u64;
             while lane.next(1000).is_some() {}
         }
-        assert_eq!(lane.room, 32_768, "as far as the budget goes");
+        assert_eq!(
+            lane.room, 16_384,
+            "as far as the budget leaves as much for others"
+        );
         drop(lane);
         assert_eq!(budget.used(), 0);
     }

@@ -14,6 +14,8 @@ use core::time::Duration;
 /// The first and the longest pause between two tries to resume.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// No way is longer: what an answer took beyond that, the target took.
+const ANSWER_TOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The acceptor's answer that is due, or the opener's question that has none yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(super) struct Attachment {
     unacked_since: Option<Instant>,
     /// Acceptor: something has come from an opener that was told `connected`.
     heard: bool,
+    /// Opener: how long the acceptor's last answer took. Behind a relay its link alone doesn't say how far that is.
+    answer_took: Duration,
 }
 
 /// What a resumption came to, for metrics.
@@ -129,6 +133,19 @@ impl Stream {
         }
     }
 
+    /// Opener: the acceptor has answered what was asked at that time.
+    pub(super) fn answered(&mut self, asked_at: Option<Instant>, now: Instant) {
+        if let Some(asked_at) = asked_at {
+            let took = now.saturating_duration_since(asked_at);
+            self.attachment.answer_took = took.min(ANSWER_TOOK_MAX);
+        }
+    }
+
+    /// Opener: about a round trip to the other end, however many links lie between; at an acceptor, zero.
+    pub(crate) fn answer_took(&self) -> Duration {
+        self.attachment.answer_took
+    }
+
     /// The edge process at the acceptor's end, by its instance's uuid. An opener has it from `connected`.
     pub(crate) fn instance(&self) -> &str {
         &self.attachment.instance
@@ -207,6 +224,7 @@ impl Stream {
             replayed: self.replay.resent(),
         };
         self.introduced = true;
+        self.answered(self.attachment.asked_at, now);
         self.attachment.detached_at = None;
         self.attachment.asked_at = None;
         self.attachment.orphaned_at = None;

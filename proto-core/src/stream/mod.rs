@@ -267,6 +267,7 @@ impl Stream {
         self.phase = Phase::Open;
         self.connected_at = Some(now);
         self.moved_at = now;
+        self.answered(self.asked_at, now);
         if self.dialect == Dialect::V1 {
             self.replay.ack(ack)?;
             // Only what was said counts: the other side holds us to it.

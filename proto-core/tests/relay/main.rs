@@ -20,7 +20,7 @@ use proto_core::target::{Target, Targets};
 use proto_core::{
     Budget, Dialect, Edge, Event, Instant, LinkId, Machine, NodeHub, Output, ReplicaId, StreamId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ struct Log {
     replies: BTreeMap<StreamId, u16>,
     dials: Vec<StreamId>,
     dialed: usize,
+    dialed_ids: Vec<StreamId>,
     attempts: Vec<ConnectAttempt>,
     events: Vec<Event>,
     input: BTreeMap<StreamId, Vec<u8>>,
@@ -64,6 +65,9 @@ struct World {
     /// Types of messages, with the link's ends.
     sniffed: Vec<(Who, Who, StreamMsg)>,
     wall_ms: u64,
+    /// How long a message of the edge's link is under way, each way.
+    edge_delay: Duration,
+    under_way: VecDeque<(Instant, End, StreamMsg)>,
 }
 
 fn replica(number: usize) -> ReplicaId {
@@ -108,6 +112,8 @@ impl World {
             budgets,
             sniffed: Vec::new(),
             wall_ms: 1000,
+            edge_delay: Duration::ZERO,
+            under_way: VecDeque::new(),
         }
     }
 
@@ -347,6 +353,7 @@ impl World {
             let log = self.logs.entry(Who::Edge).or_default();
             for id in std::mem::take(&mut log.dials) {
                 log.dialed += 1;
+                log.dialed_ids.push(id);
                 let result = match self.refuse_dials {
                     true => Err(proto_core::reason::Reason::Refused),
                     false => Ok(()),
@@ -374,7 +381,12 @@ impl World {
                 if let Some(msg) = msg {
                     busy = true;
                     self.sniffed.push((from.0, to.0, msg.clone()));
-                    self.deliver(to, msg);
+                    if [from.0, to.0].contains(&Who::Edge) && !self.edge_delay.is_zero() {
+                        let at = self.now + self.edge_delay;
+                        self.under_way.push_back((at, to, msg));
+                    } else {
+                        self.deliver(to, msg);
+                    }
                 }
             }
         }
@@ -398,6 +410,7 @@ impl World {
                 .chain([self.edge.deadline()])
                 .flatten()
                 .map(|deadline| deadline.at)
+                .chain(self.under_way.front().map(|(at, ..)| *at))
                 .min();
             match next {
                 Some(at) if at <= end => {
@@ -406,6 +419,15 @@ impl World {
                         hub.handle_timeout(self.now);
                     }
                     self.edge.handle_timeout(self.now);
+                    while self
+                        .under_way
+                        .front()
+                        .is_some_and(|(at, ..)| *at <= self.now)
+                    {
+                        if let Some((_, to, msg)) = self.under_way.pop_front() {
+                            self.deliver(to, msg);
+                        }
+                    }
                     self.settle();
                 }
                 _ => {

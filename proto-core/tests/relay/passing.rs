@@ -16,6 +16,27 @@ fn a_stream_goes_by_way_of_the_replica_that_holds_the_node() {
 }
 
 #[test]
+fn an_edge_that_is_far_from_the_relay_fills_its_line() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(1);
+    // The replicas' own link is known to be short.
+    world.open(0, b"");
+    world.pass(Duration::from_secs(15));
+    world.edge_delay = Duration::from_millis(25);
+    let here = world.open(0, b"");
+    world.pass(Duration::from_secs(1));
+    let there = *world
+        .log(Who::Edge)
+        .dialed_ids
+        .last()
+        .expect("it was dialed");
+    world.send(Who::Edge, there, &bytes(20_000_000));
+    world.pass(Duration::from_secs(2));
+    // 64 KiB a round trip would be 2.6 MB in that time, 256 KiB 10 MB.
+    assert_eq!(world.got(Who::Hub(0), here).len(), 20_000_000);
+}
+
+#[test]
 fn early_bytes_ride_along() {
     let mut world = World::new(2, Config::default());
     world.edge_connects(1);

@@ -44,7 +44,7 @@ impl Default for Streams {
             window_bytes_min: 65_536,
             window_bytes_max: 16_777_216,
             buffers_bytes_max: Size::Auto,
-            relay_bytes_max: 262_144,
+            relay_bytes_max: 16_777_216,
             base_buffer_bytes_max: 1_048_576,
             base_stuck_timeout: Duration::from_secs(10),
         }
