@@ -380,10 +380,15 @@ impl Uplinks {
             return;
         }
         let waiting = mux.has_waiting();
-        let retry_in = self.backoff.pause(why, waiting, &mut mux.rng);
+        // The link of one who leaves replaces no other: it need not stay away.
+        let like = match why {
+            LinkLoss::Replaced if mux.is_leaving() => LinkLoss::Closed,
+            other => other,
+        };
+        let retry_in = self.backoff.pause(like, waiting, &mut mux.rng);
         self.next = Next::Pause {
             until: now + retry_in,
-            whose: match why {
+            whose: match like {
                 LinkLoss::Replaced => Whose::Anothers,
                 LinkLoss::Unavailable { pushback: Some(_) } => Whose::Clouds,
                 _ => Whose::Ours,

@@ -443,3 +443,16 @@ fn an_edge_that_leaves_takes_its_streams_back_at_once_though_another_has_its_pla
     let attempt = world.edge_log.attempts.pop().expect("it waits no longer");
     assert!(attempt.draining, "and says that it replaces nobody");
 }
+
+#[test]
+fn an_edge_that_hears_it_was_replaced_when_it_leaves_already_does_not_stay_away() {
+    let mut world = World::new(DialectChoice::V1, resuming());
+    connected_pair(&mut world);
+    world.edge.drain(world.now);
+    world.hub_link = None;
+    let link = world.edge_link.take().expect("a link");
+    world.edge.link_lost(link, LinkLoss::Replaced, world.now);
+    world.pass(Duration::from_millis(500));
+    let attempt = world.edge_log.attempts.pop().expect("the shortest pause");
+    assert!(attempt.draining);
+}
