@@ -186,7 +186,7 @@ impl Setup {
         let relayed = match self.cluster.replicas {
             1 => 0,
             _ => {
-                let room = self.cloud_habits.room.min(16).max(1) as u64;
+                let room = self.cloud_habits.room.clamp(1, 16) as u64;
                 let own = self.cluster.peer_shape.latency + 2 * self.cloud_habits.lag;
                 (own + self.cloud_habits.no_room) / room
             }
