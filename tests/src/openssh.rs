@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::binaries::{binary, program};
@@ -174,6 +174,11 @@ impl Ssh {
         let mut command = Command::new(program(name, "openssh-client"));
         command.arg("-F").arg(&self.config).stdin(Stdio::null());
         command
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// `ssh -F config`, for a shell.

@@ -459,7 +459,7 @@ fn tunnel_ssh_wraps_ssh() {
     ]);
     let output = command
         .arg("-F")
-        .arg(login.world.path("ssh/config"))
+        .arg(login.ssh.config())
         .args(["-o", "ProxyCommand=none", "true"])
         .output();
     // The configuration names keys and host keys; the ProxyCommand of `tunnel ssh` itself must be the one that counts.
