@@ -324,7 +324,9 @@ fn streams_are_opened_to_edges_that_hop() {
         })
         .collect();
     for at in 0..3 {
-        nodes.map(|node| drop(cluster.open(at, node)));
+        for node in nodes {
+            drop(cluster.open(at, node));
+        }
     }
     let configs: Vec<PathBuf> = cluster
         .replicas
