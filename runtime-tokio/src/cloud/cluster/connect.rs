@@ -14,8 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use crate::Tokio;
 use crate::grpc::peer::PeerConnection;
 use crate::grpc::{Link, client};
+use crate::net::homing::Homing;
 use crate::net::options;
 
 /// Every replica's certificate has this name, wherever it is.
@@ -64,11 +66,15 @@ impl Connector {
         let tls = TlsConnector::from(self.tls.borrow().clone());
         let server_name =
             ServerName::try_from(SERVER_NAME).map_err(|error| failed(LinkLoss::Tls, error))?;
-        let io = client::secure(tcp, tls, server_name)
+        let io = client::secure::<Tokio>(Homing::new(tcp), tls, server_name)
             .await
             .map_err(|error| failed(tls_or_broken(&error), error))?;
-        let begun =
-            PeerConnection::begin(io, SERVER_NAME.to_owned(), self.me, self.message_bytes_max);
+        let begun = PeerConnection::begin::<Tokio>(
+            io,
+            SERVER_NAME.to_owned(),
+            self.me,
+            self.message_bytes_max,
+        );
         let (peer, drive) = begun
             .await
             .map_err(|error| failed(LinkLoss::Broken, error))?;
