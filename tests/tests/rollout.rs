@@ -42,9 +42,12 @@ fn links(cloud: &Cloud, kind: &str) -> f64 {
     cloud.metrics().sum("links", &[("kind", kind)])
 }
 
-fn servers(cluster: &Cluster) -> String {
+/// One for each replica's CONNECT; by links they all may go to any.
+fn clients(world: &World, cluster: &Cluster) -> Vec<Ssh> {
     let grpc = cluster.replicas.iter().map(|cloud| cloud.grpc.as_str());
-    grpc.collect::<Vec<_>>().join(",")
+    let servers = grpc.collect::<Vec<_>>().join(",");
+    let client = |cloud| Ssh::new(world, cloud).by_links(world, &servers);
+    cluster.replicas.iter().map(client).collect()
 }
 
 fn measured(what: &str, times: &[(&str, Duration)]) {
@@ -182,11 +185,7 @@ fn nobody_notices_that_all_replicas_are_replaced() {
     for at in 0..3 {
         drop(cluster.open(at, "node-A"));
     }
-    let ssh: Vec<Ssh> = cluster
-        .replicas
-        .iter()
-        .map(|cloud| Ssh::new(&world, cloud).by_links(&world, &servers(&cluster)))
-        .collect();
+    let ssh = clients(&world, &cluster);
     let spread: Vec<&Ssh> = (0..SESSIONS).map(|number| &ssh[number % 3]).collect();
     let by_links = logins(&spread, TUNNEL_SSH);
     let of = |at: usize| {
@@ -259,11 +258,7 @@ fn an_edge_is_replaced(first: bool) {
     for at in 0..2 {
         drop(cluster.open(at, "node-A"));
     }
-    let ssh: Vec<Ssh> = cluster
-        .replicas
-        .iter()
-        .map(|cloud| Ssh::new(&world, cloud).by_links(&world, &servers(&cluster)))
-        .collect();
+    let ssh = clients(&world, &cluster);
     let half: Vec<&Ssh> = (0..SESSIONS / 2).map(|number| &ssh[number % 2]).collect();
     let mut sessions = logins(&half, "nc");
     sessions.extend(logins(&half, TUNNEL_SSH));
