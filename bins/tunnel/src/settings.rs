@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -43,6 +44,8 @@ pub(crate) struct LinkServer {
     pub(crate) name: Option<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) token: Option<Secret>,
+    /// How long a session without a way is kept.
+    pub(crate) grace: Duration,
     pub(crate) url: String,
 }
 
@@ -140,6 +143,7 @@ impl Settings {
             name: Some(self.config.server_name.clone()).filter(|name| !name.is_empty()),
             tls: self.tls(ALPN_H2)?,
             token,
+            grace: self.config.grace,
             url: server.to_string(),
         })
     }

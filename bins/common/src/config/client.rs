@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de};
 
 use super::load::{Loaded, load};
-use super::values::HostPort;
+use super::values::{HostPort, duration};
 use super::{ConfigError, Mistake, Overrides, Places};
 
 /// How the cloud is spoken to.
@@ -110,7 +111,7 @@ mod server_or_none {
 }
 
 /// Everything that the operator's command can be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientConfig {
     /// Where the cloud is; `None`: not said.
@@ -130,6 +131,25 @@ pub struct ClientConfig {
     pub token_file: PathBuf,
     /// A file with the user's password.
     pub password_file: PathBuf,
+    /// How long a session without a way is kept, by gRPC; zero: it ends with its link.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            server: None,
+            ca: PathBuf::new(),
+            server_name: String::new(),
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+            user: String::new(),
+            token_file: PathBuf::new(),
+            password_file: PathBuf::new(),
+            grace: Duration::from_secs(300),
+        }
+    }
 }
 
 impl ClientConfig {

@@ -121,7 +121,8 @@ fn settings(server: LinkServer, node: NodeName) -> client::Settings {
             reconnect: Reconnect::default(),
             limits: Config {
                 streams: StreamConfig {
-                    resume: true,
+                    resume: !server.grace.is_zero(),
+                    grace: server.grace,
                     answer_timeout: ANSWER_TIMEOUT,
                     ..StreamConfig::default()
                 },
