@@ -82,6 +82,9 @@ impl Cutter {
                 let (Ok(near), Some(far)) = (near, far) else {
                     continue;
                 };
+                for end in [&near, &far] {
+                    let _ = end.set_nodelay(true);
+                }
                 let (since, moved) = (Instant::now(), Mutex::new(Instant::now()));
                 let line = Arc::new(Line {
                     near,

@@ -142,7 +142,12 @@ impl Ssh {
     /// The same, and [`TUNNEL_SSH`] by links to `server`: gRPC addresses with commas between them.
     #[must_use]
     pub fn by_links(self, world: &World, server: &str) -> Self {
-        let config = client_config(world, server, "alice-bearer-token");
+        self.by_client(client_config(world, server, "alice-bearer-token"))
+    }
+
+    /// The same with a configuration of `tunnel`.
+    #[must_use]
+    pub fn by_client(self, config: PathBuf) -> Self {
         Self {
             links: Some(config),
             ..self

@@ -1,14 +1,14 @@
 //! SSH sessions that must outlive what happens to their line: one that bytes run through all the time, one that waits.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::openssh::{Ssh, success};
-use crate::wait::{millis, secs};
+use crate::wait::{millis, secs, wait_until};
 
 /// A session that bytes run through, there and back. Each byte is checked for its place as it comes back.
 #[derive(Debug)]
@@ -43,6 +43,15 @@ const PACE: Duration = millis(5);
 /// The same for many sessions at once.
 const QUIET_BLOCK: usize = 256;
 const QUIET_PACE: Duration = millis(40);
+
+/// Prints times in a line that `./test` shows.
+pub fn measured(what: &str, times: &[(&str, Duration)]) {
+    let times: Vec<String> = times
+        .iter()
+        .map(|(name, time)| format!("{name} {:.2} s", time.as_secs_f64()))
+        .collect();
+    println!("measured: {what}: {}", times.join(", "));
+}
 
 fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
@@ -196,5 +205,16 @@ impl Idle {
     pub fn finish(self) {
         drop(self.input);
         success("ssh", &self.child.wait_with_output().unwrap());
+    }
+
+    /// Waits for an end that its user didn't ask for: its status, and what the user was told.
+    #[track_caller]
+    pub fn ends(mut self, limit: Duration) -> (ExitStatus, String) {
+        wait_until("the session ends", limit, || {
+            self.child.try_wait().unwrap().is_some()
+        });
+        let output = self.child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status, told)
     }
 }

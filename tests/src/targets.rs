@@ -158,6 +158,54 @@ fn hold(socket: &TcpStream) {
     }
 }
 
+/// A listener that takes connections and does nothing with them, so that they cost the test no descriptors and no threads.
+#[derive(Debug)]
+pub struct Shelf(TcpListener);
+
+impl Shelf {
+    /// How many it takes.
+    pub const ROOM: usize = 1000;
+
+    /// Listens on a free port.
+    pub fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())
+            .unwrap();
+        socket.listen(Self::ROOM as i32 + 24).unwrap();
+        let listener = TcpListener::from(socket);
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
+
+    /// Takes all from it: how many there were, and how many of them the other side had ended.
+    pub fn clear(&self) -> (usize, usize) {
+        let (mut all, mut ended) = (0, 0);
+        while let Ok((mut socket, _)) = self.0.accept() {
+            socket.set_nonblocking(true).unwrap();
+            let end = std::io::copy(&mut socket, &mut std::io::sink());
+            all += 1;
+            ended += usize::from(!is_waiting(&end));
+        }
+        (all, ended)
+    }
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn is_waiting<T>(result: &std::io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 /// A port that nothing listens on (bound, never listening, for as long as the value lives).
 #[derive(Debug)]
 pub struct ClosedPort(Socket);

@@ -19,7 +19,7 @@ use tunnel_tests::fleet::Fleet;
 use tunnel_tests::metrics::Metrics;
 use tunnel_tests::netns::{Cut, EDGE_ADDRESS, Networks, replica_address};
 use tunnel_tests::openssh::success;
-use tunnel_tests::session::{Busy, Idle};
+use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{is_long, millis, secs, wait_until};
 use tunnel_tests::world::Settings;
@@ -29,14 +29,6 @@ use tunnel_tests::{Cloud, Connect, World};
 const BACK_MAX: Duration = millis(1_000);
 /// The same where no link was given up: TCP sends again by itself, after pauses that double.
 const SENT_AGAIN_MAX: Duration = secs(2);
-
-fn measured(what: &str, times: &[(&str, Duration)]) {
-    let times: Vec<String> = times
-        .iter()
-        .map(|(name, time)| format!("{name} {:.2} s", time.as_secs_f64()))
-        .collect();
-    println!("measured: {what}: {}", times.join(", "));
-}
 
 fn plain(settings: Settings, _: &Networks, _: &[Cloud]) -> Settings {
     settings

@@ -1,14 +1,21 @@
 //! Sessions that outlive their link: the line between an edge and its cloud is cut under them.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tunnel_tests::cutter::Cutter;
-use tunnel_tests::openssh::{Ssh, Sshd, success};
-use tunnel_tests::targets::Target;
-use tunnel_tests::wait::{secs, wait_until};
-use tunnel_tests::{Cloud, Edge, World};
+use tunnel_tests::metrics::Metrics;
+use tunnel_tests::openssh::{Ssh, Sshd, TUNNEL_SSH, client_config, success};
+use tunnel_tests::session::Idle;
+use tunnel_tests::targets::{Shelf, Target};
+use tunnel_tests::usage::Usage;
+use tunnel_tests::wait::{is_long, secs, wait_until};
+use tunnel_tests::world::TOKEN;
+use tunnel_tests::{Cloud, Connect, Edge, World};
 
 /// A cloud, an edge, and the line between them.
 fn over_a_line(world: &World, target: &str) -> (Cloud, Edge, Cutter) {
@@ -94,4 +101,189 @@ fn with_resumption_off_a_session_ends_with_its_link() {
     open.echo(b"hello");
     line.cut();
     assert!(open.ends(secs(10)), "it is over");
+}
+
+/// How long a stream without a way is kept, by whom the test tells.
+const GRACE: Duration = secs(3);
+
+/// The program as [`World::edge`] starts it, by a line, with the tests' grace.
+fn edge_with_grace(world: &World, node: &str, line: &Cutter, target: &str) -> Edge {
+    let settings = world
+        .edge_settings(node, line.address(), target)
+        .set("log.level", "info")
+        .set("reconnect.max", "500ms")
+        .set("streams.grace", text(GRACE));
+    let mut edge = world.edge_with(node, settings);
+    edge.process.wait_status("link", "up", secs(10));
+    edge
+}
+
+fn text(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+fn expired(metrics: &Metrics) -> f64 {
+    metrics.sum("streams_closed_total", &[("reason", "grace-expired")])
+}
+
+#[test]
+fn a_login_whose_node_is_away_for_too_long_ends_clearly() {
+    let world = World::new();
+    let sshd = Sshd::start(&world);
+    let settings = world.cloud_settings().set("streams.grace", text(GRACE));
+    let cloud = world.cloud_with(settings);
+    let line = Cutter::to(&cloud.grpc);
+    let mut edge = edge_with_grace(&world, "node-A", &line, &sshd.address());
+    let config = client_config(&world, &cloud.grpc, "alice-bearer-token");
+    let mut file = File::options().append(true).open(&config).unwrap();
+    writeln!(file, "grace = {:?}", text(GRACE)).unwrap();
+    let ssh = Ssh::new(&world, &cloud).by_client(config);
+    let kinds = ["nc", TUNNEL_SSH];
+    let gone = |cloud: &Cloud, edge: &Edge| {
+        wait_until("nothing is left", secs(20), || {
+            cloud.streams() + edge.metrics().sum("streams", &[]) == 0.0 && sshd.open() == 0
+        });
+    };
+    for kind in kinds {
+        success(kind, &ssh.login(kind, "true").output().unwrap());
+    }
+    gone(&cloud, &edge);
+    wait_until("the client's link is gone", secs(5), || {
+        cloud.metrics().sum("links", &[]) == 1.0
+    });
+    let before = [cloud.usage(), edge.usage()];
+    let mut sessions = kinds.map(|kind| Idle::start(&ssh, kind));
+    for session in &mut sessions {
+        session.ask("before");
+    }
+    let held = Instant::now();
+    line.hold();
+    let ends = sessions.map(|session| session.ends(GRACE + secs(20)));
+    assert!(held.elapsed() >= GRACE, "{:?}", held.elapsed());
+    for (kind, (status, told)) in kinds.iter().zip(&ends) {
+        println!("measured: {kind}, grace over: {status}, {told:?}");
+        assert_eq!(status.code(), Some(255), "{kind}: {told}");
+    }
+    // nc itself has nothing to say; ssh does.
+    assert!(!ends[0].1.is_empty());
+    let told = &ends[1].1;
+    assert!(told.contains("node-a was away for too long"), "{told}");
+    // Both ends have given up by themselves: the line is still down.
+    gone(&cloud, &edge);
+    assert_eq!(expired(&edge.metrics()), 2.0);
+    assert!(expired(&cloud.metrics()) >= 1.0);
+    line.mend();
+    edge.process.wait_status("link", "up", secs(10));
+    wait_until("descriptors are back", secs(20), || {
+        cloud.usage().fds == before[0].fds && edge.usage().fds == before[1].fds
+    });
+    for metrics in [cloud.metrics(), edge.metrics()] {
+        assert_eq!(metrics.sum("buffered_bytes", &[]), 0.0);
+    }
+    for kind in kinds {
+        success(kind, &ssh.login(kind, "true").output().unwrap());
+    }
+}
+
+/// Many at once, again and again: what is there after the last time was there after the first.
+#[test]
+fn ten_thousand_streams_that_expire_leave_nothing() {
+    const EDGES: usize = 10;
+    let nodes: Vec<String> = (0..EDGES).map(|number| format!("many-{number}")).collect();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let world = World::new();
+    let tokens: String = nodes
+        .iter()
+        .map(|node| format!("{node}:{TOKEN}\n"))
+        .collect();
+    world.write("tokens", &tokens);
+    let settings = world
+        .cloud_settings()
+        .set("streams.grace", text(GRACE))
+        .set("streams.buffers_bytes_max", 1 << 30)
+        .set("limits.connects_max", 2 * EDGES as i64 * Shelf::ROOM as i64)
+        .set("log.level", "info")
+        .set("log.audit", "off");
+    let cloud = world.cloud_with(settings);
+    let line = Cutter::to(&cloud.grpc);
+    let shelves: Vec<Shelf> = (0..EDGES).map(|_| Shelf::new()).collect();
+    let mut edges: Vec<Edge> = nodes
+        .iter()
+        .zip(&shelves)
+        .map(|(node, shelf)| {
+            world.write(&format!("token-{node}"), TOKEN);
+            edge_with_grace(&world, node, &line, &shelf.address())
+        })
+        .collect();
+    let all = (EDGES * Shelf::ROOM) as f64;
+    let mut round = || {
+        let start = Instant::now();
+        let open = |nodes: &[String]| -> Vec<Connect> {
+            let streams = nodes
+                .iter()
+                .flat_map(|node| (0..Shelf::ROOM).map(|_| cloud.open(node)));
+            streams.collect()
+        };
+        let mut streams: Vec<Connect> = thread::scope(|scope| {
+            let openers: Vec<_> = nodes
+                .chunks(EDGES.div_ceil(2))
+                .map(|nodes| scope.spawn(|| open(nodes)))
+                .collect();
+            openers
+                .into_iter()
+                .flat_map(|opener| opener.join().unwrap())
+                .collect()
+        });
+        let opened = start.elapsed();
+        line.hold();
+        wait_until("all are detached", secs(20), || {
+            cloud.metrics().sum("streams", &[("state", "detached")]) == all
+        });
+        // Of those that are still there: a slow machine may be late.
+        let mut wrote = 0;
+        for stream in &mut streams {
+            wrote += usize::from(stream.socket.write_all(&[7; 1024]).is_ok());
+        }
+        let of_edges = |edges: &[Edge]| -> f64 {
+            let streams = edges.iter().map(|edge| edge.metrics().sum("streams", &[]));
+            streams.sum()
+        };
+        wait_until("all have expired", secs(60), || {
+            cloud.streams() + of_edges(&edges) == 0.0
+        });
+        for mut stream in streams {
+            assert!(stream.ends(secs(20)), "a client's connection is kept");
+        }
+        for shelf in &shelves {
+            assert_eq!(shelf.clear(), (Shelf::ROOM, Shelf::ROOM));
+        }
+        line.mend();
+        for edge in &mut edges {
+            edge.process.wait_status("link", "up", secs(20));
+        }
+        println!(
+            "measured: {all} streams opened in {opened:.1?}, {wrote} with bytes that nobody took"
+        );
+        assert_eq!(cloud.metrics().sum("buffered_bytes", &[]), 0.0);
+        let mut usage = vec![cloud.usage()];
+        usage.extend(edges.iter().map(Edge::usage));
+        usage
+    };
+    let rounds: Vec<Vec<Usage>> = (0..if is_long() { 5 } else { 2 })
+        .map(|_| round())
+        .collect();
+    let (first, last) = (&rounds[rounds.len() / 4], &rounds[rounds.len() - 1]);
+    let memory = |usage: &[Usage]| usage.iter().map(|one| one.private_kib).sum::<usize>();
+    for (name, before, after, margin_kib) in [
+        ("cloud", &first[..1], &last[..1], 4096),
+        ("ten edges", &first[1..], &last[1..], 8192),
+    ] {
+        let (before_kib, after_kib) = (memory(before), memory(after));
+        println!("measured: all expired, {name}: {before_kib} KiB, then {after_kib} KiB");
+        assert!(after_kib <= before_kib + margin_kib, "{name}: {rounds:?}");
+        for (before, after) in before.iter().zip(after) {
+            assert_eq!(before.fds, after.fds, "{name}");
+        }
+    }
 }

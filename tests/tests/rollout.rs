@@ -12,7 +12,7 @@ use tunnel_tests::cluster::Cluster;
 use tunnel_tests::cutter::Cutter;
 use tunnel_tests::http;
 use tunnel_tests::openssh::{Ssh, Sshd, TUNNEL_SSH};
-use tunnel_tests::session::{Busy, Idle};
+use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{secs, wait_until};
 use tunnel_tests::{Cloud, Connect, Edge, World};
@@ -48,14 +48,6 @@ fn clients(world: &World, cluster: &Cluster) -> Vec<Ssh> {
     let servers = grpc.collect::<Vec<_>>().join(",");
     let client = |cloud| Ssh::new(world, cloud).by_links(world, &servers);
     cluster.replicas.iter().map(client).collect()
-}
-
-fn measured(what: &str, times: &[(&str, Duration)]) {
-    let times: Vec<String> = times
-        .iter()
-        .map(|(name, time)| format!("{name} {:.2} s", time.as_secs_f64()))
-        .collect();
-    println!("measured: {what}: {}", times.join(", "));
 }
 
 /// Many logins, a few at a time.
