@@ -1,5 +1,7 @@
 //! The edges' processes: starting, connecting, dying, starting again.
 
+use std::sync::LazyLock;
+
 use proto_core::edge::{DialectChoice, EdgeConfig};
 use proto_core::output::{AttemptId, LinkLoss};
 use proto_core::target::Targets;
@@ -11,6 +13,19 @@ use crate::net::{Event, HostId, MS, Proc, SEC, nanos};
 use crate::replica::name;
 use crate::wire::{Carries, DOWN, Item, Shape, UP, Wire};
 use crate::world::{EdgeProc, Slot, World, with_host};
+
+/// What every edge allows: the ports of flows, and a few of those that only rogues ask for.
+fn targets() -> Targets {
+    static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
+        let ports: Vec<String> = (1000..=1999)
+            .chain(60_000..=60_050)
+            .map(|port: u32| format!("127.0.0.1:{port}"))
+            .collect();
+        let map = std::iter::empty::<(u16, String)>();
+        Targets::parse(ports, map).expect("they are targets")
+    });
+    TARGETS.clone()
+}
 
 impl World {
     pub(crate) fn add_edge(&mut self, node: usize, twin: bool) -> usize {
@@ -33,15 +48,10 @@ impl World {
         let plan = self.plan_of(node);
         let budget = Budget::new(self.setup.edge_bytes_max);
         self.edges[edge].budget = budget.clone();
-        let ports: Vec<String> = (1000..=1999)
-            .chain(60_000..=60_050)
-            .map(|port: u32| format!("127.0.0.1:{port}"))
-            .collect();
         let config = EdgeConfig {
             node: name(node),
             addresses: self.setup.cluster.replicas.max(2),
-            targets: Targets::parse(ports, std::iter::empty::<(u16, String)>())
-                .expect("they are targets"),
+            targets: targets(),
             reconnect: self.setup.reconnect,
             dialect: plan.dialect,
             limits: (*self.config).clone(),

@@ -264,7 +264,9 @@ impl<M: Machine> Host<M> {
         if msg.r#type == "drain" {
             self.drained.insert(link);
         }
-        net.sniff_heard(wire, direction, &msg);
+        if let Some(flow) = net.sniff_heard(wire, direction, &msg) {
+            self.detached_early(net, flow);
+        }
         self.input(net, |machine, now| machine.handle_message(link, msg, now));
     }
 
@@ -393,7 +395,9 @@ impl<M: Machine> Host<M> {
             self.idle_wakes = (net.now, 0);
         } else {
             self.idle_wakes.1 = count + 1;
-            if count > IDLE_WAKES_MAX {
+            // Each stream may have a timer of its own that rings early, once.
+            let streams = || self.machine.stream_infos().len() as u32;
+            if count > IDLE_WAKES_MAX && count > IDLE_WAKES_MAX + streams() {
                 net.fail("busy loop", || {
                     format!("host {} wakes for nothing", self.id)
                 });

@@ -247,22 +247,27 @@ impl Net {
         }
     }
 
-    /// A machine is about to hear this from a wire.
-    pub(crate) fn sniff_heard(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
+    /// A machine is about to hear this from a wire. The flow, if it is told that it is detached.
+    pub(crate) fn sniff_heard(
+        &mut self,
+        wire: WireId,
+        direction: usize,
+        msg: &StreamMsg,
+    ) -> Option<FlowId> {
         self.watch("hears", wire, direction, msg);
         if self.wires[wire].base || self.wires[wire].ends[direction].rogue {
-            return;
+            return None;
         }
         let host = self.wires[wire].ends[1 - direction].host;
         let Some(side) = self.side_of(wire, 1 - direction, host, msg) else {
-            return self.relay_hears(msg);
+            self.relay_hears(msg);
+            return None;
         };
-        let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
-            return;
-        };
-        let flow = &self.flows[follow.flow];
+        let follow = self.sniff.topics.get_mut(&msg.topic)?;
+        let id = follow.flow;
+        let flow = &self.flows[id];
         if flow.base || flow.excuse == Some("rogue") {
-            return;
+            return None;
         }
         if side == CLIENT {
             match msg.r#type.as_str() {
@@ -310,6 +315,7 @@ impl Net {
             }
             Heard::Anew | Heard::Counted => {}
         }
+        (msg.r#type == "detached" && heard == Heard::Counted).then_some(id)
     }
 }
 

@@ -249,6 +249,21 @@ impl<M: Machine> Host<M> {
         }
     }
 
+    /// A relay says so of one that is still being dialed: the grace begins now, whenever the dial is over.
+    pub(crate) fn detached_early(&self, net: &mut Net, flow: FlowId) {
+        let (clock, side) = (net.clock(self.proc).as_nanos(), self.side());
+        let of = &mut net.flows[flow];
+        let opening = match side {
+            TARGET => !of.socks[TARGET].connected,
+            _ => of.status.is_none(),
+        };
+        if opening {
+            of.detached_at[side].get_or_insert(clock);
+            of.detached_early = true;
+            net.cover.hit("detached while it was dialed");
+        }
+    }
+
     /// A stream ends with its process, which had told of its end: not before its time is over.
     fn process_left(&self, net: &mut Net, flow: FlowId) {
         net.cover.hit("stream ended: its process left");
