@@ -192,6 +192,7 @@ impl NodeHub {
     /// A link is gone, at whichever end; what went by it has been detached.
     pub(super) fn link_gone(&mut self, link: LinkId, now: Instant) {
         self.clients.remove(&link);
+        self.drains.retain(|(_, told)| *told != link);
         self.ways.link_gone(link, now);
         self.tell_held();
         self.look_around(now);
@@ -244,6 +245,15 @@ impl NodeHub {
         if self.draining && is_told {
             let share = f64::from(self.mux.rng.next_u32()) / f64::from(u32::MAX);
             self.drains.insert((now + jitter.mul_f64(share), link));
+        }
+    }
+
+    /// Whoever asks for something new here goes elsewhere with it, and has to know why before the answer comes.
+    pub(super) fn drain_now(&mut self, link: LinkId) {
+        let before = self.drains.len();
+        self.drains.retain(|(_, told)| *told != link);
+        if self.drains.len() < before {
+            self.mux.send_drain(link);
         }
     }
 

@@ -427,6 +427,7 @@ impl NodeHub {
             self.waiting.insert((until, id));
         }
         if self.draining && !is_resume && self.clients.contains_key(&opener) {
+            self.drain_now(opener);
             return self.refuse_claim(id, Reason::Draining, now);
         }
         self.lead(id, now);
