@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use proto_core::output::{AttemptId, ClusterOutput, LinkLoss};
 use proto_core::registry::{Ask, believed};
 use proto_core::replica::{Held, Holder};
-use proto_core::{Budget, Peers, ReplicaId, WallTime};
+use proto_core::{Budget, Machine, Peers, ReplicaId, WallTime};
 
 use crate::host::{Host, Is};
 use crate::net::{Event, HostId, MS, Nanos, SEC};
@@ -109,7 +109,8 @@ impl World {
                 replica: to,
             } => {
                 let to = of.ways.iter().find(|(_, (id, _))| *id == to);
-                match to.map(|(_, (_, to))| *to) {
+                let to = to.map(|(_, (_, to))| *to);
+                match to.filter(|to| self.lines[replica][*to].refused_until <= self.net.now) {
                     None => self.net.after(MS, Event::PeerRefused(host, attempt)),
                     Some(to) => self.peer_request(host, Carries::Peer, (replica, to), attempt),
                 }
@@ -150,6 +151,7 @@ impl World {
     }
 
     fn held(&mut self, replica: usize, node: usize, held: Vec<Held>) {
+        self.both_hold(replica, node, &held);
         if self.registry.fault != RegistryFault::Stale {
             let of = self.registry.held.entry(node).or_default();
             of.retain(|other| *other != replica);
@@ -158,6 +160,33 @@ impl World {
             }
         }
         self.tell_peers(replica, |peers, _| peers.held(&name(node), held));
+    }
+
+    /// Counts the times when another replica holds a link of the same process, and those when the newer one has the earlier clock.
+    fn both_hold(&mut self, replica: usize, node: usize, held: &[Held]) {
+        let own = held.iter().filter(|held| !held.draining);
+        for own in own {
+            for at in (0..self.replicas.len()).filter(|at| *at != replica) {
+                let hub = self.replicas[at].as_ref().and_then(|of| of.hubs.get(&node));
+                let Some(Slot::Hub(host)) = hub.map(|hub| &self.hosts[*hub]) else {
+                    continue;
+                };
+                let links = host.machine.link_infos();
+                let others = links.iter().filter_map(|link| link.instance.as_ref());
+                for other in others {
+                    let skews = &self.setup.cluster.skews_ms;
+                    self.net
+                        .cover
+                        .hit(match other.is_same_process(&own.instance) {
+                            true if skews[replica] < skews[at] => {
+                                "two replicas hold a node, the newer with the earlier clock"
+                            }
+                            true => "two replicas hold a node",
+                            false => "two replicas hold two processes of a node",
+                        });
+                }
+            }
+        }
     }
 
     fn holders(&mut self, replica: usize, node: proto_core::name::NodeName, holders: Vec<Holder>) {

@@ -18,6 +18,8 @@ pub(crate) enum Concern {
     Resume,
     Cluster,
     ClusterSeeds,
+    Upsets,
+    Alone,
 }
 
 /// One generator.

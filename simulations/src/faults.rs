@@ -4,8 +4,9 @@ use proto_core::Machine;
 use proto_core::output::LinkLoss;
 
 use crate::draw::{Concern, Draw};
-use crate::net::{Event, Links, MS, NEVER, Nanos, SEC, nanos};
+use crate::net::{Event, MS, NEVER, Nanos, SEC, nanos};
 use crate::setup::DriverFaults;
+use crate::upsets::{self, HOP, Upset};
 use crate::wire::{DOWN, Shape, UP};
 use crate::world::{Slot, World, with_host};
 
@@ -49,6 +50,21 @@ pub(crate) enum Kind {
     Flapping,
     LostWithLink,
     GraceAtEdge,
+    // Those of clusters: see `upsets`.
+    PeerReset,
+    PeerStall,
+    PeerBlackholeOneWay,
+    PeerBlackholeBoth,
+    PeerUnreachable,
+    ReplicaDrain,
+    Rolling,
+    EdgeDrain,
+    EdgeUpgrade,
+    Hops,
+    TwoHold,
+    ClientReset,
+    ClientHeld,
+    ClientNoWay,
 }
 
 const KINDS: &[Kind] = &[
@@ -93,6 +109,9 @@ const TRAPS: &[&str] = &[
     "detached",
 ];
 
+/// An edge that hops does so four more times at most.
+const HOPS_LEFT: u32 = 8;
+
 impl Kind {
     fn is_of_driver(self) -> bool {
         matches!(
@@ -125,30 +144,38 @@ pub(crate) fn draw(seed: u64) -> Vec<Fault> {
     let draw = &mut Draw::new(seed, Concern::Faults);
     // Some runs have drivers' faults alone, so that nothing excuses what goes wrong.
     let calm = draw.one_in(4);
+    let alone = calm || upsets::is_alone(seed);
     let mut plan = Vec::new();
     for kind in KINDS {
-        let present = draw.one_in(2) && (!calm || kind.is_of_driver());
+        let present = draw.one_in(2) && (!alone || kind.is_of_driver());
         let count = if kind.is_of_driver() {
             1
         } else {
             draw.range(1, 2)
         };
         for _ in 0..count {
-            let fault = Fault {
-                kind: *kind,
-                at: draw.time(SEC / 2, 18 * SEC),
-                lasts: draw.log_range(10 * MS, 20 * SEC),
-                dice: draw.below(1 << 32),
-                on: true,
-                active: None,
-                flaps: 12,
-            };
+            let fault = Fault::draw(*kind, draw);
             if present {
                 plan.push(fault);
             }
         }
     }
+    plan.extend(upsets::draw(seed, calm));
     plan
+}
+
+impl Fault {
+    pub(crate) fn draw(kind: Kind, draw: &mut Draw) -> Fault {
+        Fault {
+            kind,
+            at: draw.time(SEC / 2, 18 * SEC),
+            lasts: draw.log_range(10 * MS, 20 * SEC),
+            dice: draw.below(1 << 32),
+            on: true,
+            active: None,
+            flaps: 12,
+        }
+    }
 }
 
 pub(crate) fn of_drivers(plan: &[Fault]) -> DriverFaults {
@@ -193,6 +220,13 @@ impl World {
         self.faults[at].active = Some(node);
         let reconnects = self.reconnects();
         let replica = (dice >> 4) as usize % self.setup.cluster.replicas;
+        let upset = Upset {
+            kind,
+            dice,
+            lasts,
+            node,
+            replica,
+        };
         match kind {
             Kind::ResetBoth => {
                 self.net.disturb(node, now + reconnects, true, "reset");
@@ -256,8 +290,8 @@ impl World {
                 self.restart_edge(node, down, side == 0);
             }
             Kind::ReplicaRestart => {
-                self.net
-                    .disturb_all(end + reconnects, Links::All, "replica restart");
+                let until = now + lasts % (3 * SEC) + reconnects;
+                self.net.disturb_replica(replica, until, "replica restart");
                 self.kill_replica(replica);
                 self.net
                     .schedule(now + lasts % (3 * SEC), Event::FaultEnd(at));
@@ -294,11 +328,18 @@ impl World {
                 self.policies[node] = (Policy::Refuse, until);
                 self.reset_one_first(node, UP, now + (dice >> 24) % grace.max(1));
             }
+            Kind::Hops => {
+                self.upset(upset);
+                if now + HOP < self.setup.heal_at && self.faults[at].flaps > HOPS_LEFT {
+                    self.faults[at].flaps -= 1;
+                    self.net.schedule(now + HOP, Event::Fault(at));
+                }
+            }
             Kind::LostWithLink => {
                 let trap = TRAPS[(dice >> 16) as usize % TRAPS.len()];
                 self.net.nodes[node].trap = Some((trap, 1 + (dice >> 24) as u32 % 3));
             }
-            _ => {}
+            _ => self.upset(upset),
         }
         self.net.schedule(end, Event::FaultEnd(at));
     }
@@ -328,16 +369,27 @@ impl World {
                 if let Some(host) = self.edges[node].host
                     && let Slot::Edge(host) = &mut self.hosts[host]
                 {
+                    host.leaves_at = Some(0);
                     host.input(&mut self.net, |edge, now| edge.shut_down(now));
                 }
             }
             Kind::RogueEdge => self.end_rogues(),
             Kind::LostWithLink => self.net.nodes[node].trap = None,
-            _ => {}
+            kind => {
+                let (dice, lasts) = (self.faults[at].dice, self.faults[at].lasts);
+                let replica = (dice >> 4) as usize % self.setup.cluster.replicas;
+                self.end_upset(Upset {
+                    kind,
+                    dice,
+                    lasts,
+                    node,
+                    replica,
+                });
+            }
         }
     }
 
-    fn reset(&mut self, node: usize) {
+    pub(crate) fn reset(&mut self, node: usize) {
         for wire in self.wires_of(node) {
             let latency = self.shape_of(node).latency;
             self.net.cut(wire, UP, latency);
@@ -346,7 +398,7 @@ impl World {
     }
 
     /// One end hears of the break now; what it has sent arrives at the other late, and then the end.
-    fn reset_one_first(&mut self, node: usize, side: usize, late: Nanos) {
+    pub(crate) fn reset_one_first(&mut self, node: usize, side: usize, late: Nanos) {
         for wire in self.wires_of(node) {
             self.net.hold(wire, side, late);
             let end = &self.net.wires[wire].ends[side];
@@ -362,6 +414,7 @@ impl World {
         for edge in 0..self.edges.len() {
             if self.edges[edge].node == node
                 && !self.edges[edge].twin
+                && !self.edges[edge].leaves
                 && self.edges[edge].host.is_some()
             {
                 self.kill_edge(edge, if told { MS } else { NEVER });
@@ -399,10 +452,8 @@ impl World {
             proc.paused_until = proc.paused_until.max(until);
         }
         self.net.cover.hit("paused");
-        if cloud && lasts > 2 * SEC {
-            let until = until + 10 * SEC;
-            self.net.disturb_all(until, Links::Peers, "paused");
-            self.net.disturb_all(until, Links::Clients, "paused");
+        if let Some(at) = replica.filter(|_| lasts > 2 * SEC) {
+            self.net.disturb_replica(at, until + 10 * SEC, "paused");
         }
         let nodes = if cloud {
             0..self.net.nodes.len()
@@ -411,7 +462,7 @@ impl World {
         };
         for node in nodes {
             // Shorter than silence is allowed to be, whatever waits: no link may die of it.
-            let link = lasts > 2 * SEC;
+            let link = lasts > 2 * SEC && !cloud;
             self.net.disturb(node, until + 10 * SEC, link, "paused");
         }
     }
@@ -432,11 +483,6 @@ impl World {
             }
         }
         self.net.stood_still = true;
-        if cloud {
-            let until = self.net.now + 10 * SEC;
-            self.net.disturb_all(until, Links::Peers, "clock jump");
-            self.net.disturb_all(until, Links::Clients, "clock jump");
-        }
         for proc in procs {
             self.net.procs[proc].offset += by;
         }

@@ -37,6 +37,7 @@ impl World {
             host: None,
             budget: Budget::new(self.setup.edge_bytes_max),
             twin,
+            leaves: false,
         });
         let edge = self.edges.len() - 1;
         self.start_edge(edge);
@@ -89,7 +90,10 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self, edge: usize) {
-        if self.edges[edge].host.is_none() {
+        // Another may have its place.
+        let is_free = self.serving(self.edges[edge].node).is_empty();
+        if self.edges[edge].host.is_none() && is_free {
+            self.edges[edge].leaves = false;
             self.start_edge(edge);
         }
     }
@@ -113,7 +117,11 @@ impl World {
             Is::Client => self.client_policy,
             Is::Edge | Is::Hub | Is::Peers => self.policies[node],
         };
-        let to = self.choose(connect.address);
+        let avoid = match is {
+            Is::Edge => self.net.nodes[node].avoid,
+            Is::Hub | Is::Client | Is::Peers => (0, 0),
+        };
+        let to = self.choose(connect.address, avoid);
         let policy = if self.net.now < until {
             policy
         } else {
@@ -182,16 +190,21 @@ impl World {
     }
 
     /// The replica that an attempt comes to.
-    fn choose(&mut self, address: usize) -> usize {
+    fn choose(&mut self, address: usize, (avoid, until): (usize, u64)) -> usize {
         let replicas = self.setup.cluster.replicas;
+        let avoids = replicas > 1 && self.net.now < until;
         let takes = |at: &usize| {
             let replica = self.replicas[*at].as_ref();
-            replica.is_some_and(|replica| !replica.cloud.is_draining())
+            let is_ready = replica.is_some_and(|replica| !replica.cloud.is_draining());
+            is_ready && !(avoids && *at == avoid)
         };
         let ready: Vec<usize> = (0..replicas).filter(takes).collect();
-        match self.setup.cluster.service && replicas > 1 && !ready.is_empty() {
-            true => self.net.dice.pick(&ready),
-            false => address % replicas,
+        match address % replicas {
+            _ if self.setup.cluster.service && replicas > 1 && !ready.is_empty() => {
+                self.net.dice.pick(&ready)
+            }
+            at if avoids && at == avoid => (at + 1) % replicas,
+            at => at,
         }
     }
 

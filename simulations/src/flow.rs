@@ -180,6 +180,10 @@ pub(crate) struct Flow {
     pub(crate) client_at: Option<usize>,
     /// A replica that it was passed to did not hold the node.
     pub(crate) not_here: bool,
+    /// Its client's links may be lost until then without anybody's fault.
+    pub(crate) link_excused_until: Nanos,
+    /// A process that left has ended it.
+    pub(crate) left: bool,
 }
 
 impl Flow {
@@ -214,6 +218,8 @@ impl Flow {
             last_at: None,
             client_at: None,
             not_here: false,
+            link_excused_until: 0,
+            left: false,
         }
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Host<M> {
     pub(crate) is: Is,
     pub(crate) habits: Habits,
     pub(crate) links: BTreeMap<LinkId, Uplink>,
+    /// The wire of each link that it has ever had.
+    pub(crate) wires: BTreeMap<LinkId, WireId>,
     pub(crate) locals: BTreeMap<StreamId, Local>,
     /// Which flow a stream is of, until it has ended: longer than it has a socket.
     pub(crate) flows: BTreeMap<StreamId, FlowId>,
@@ -131,6 +133,7 @@ impl<M: Machine> Host<M> {
             is,
             habits,
             links: BTreeMap::new(),
+            wires: BTreeMap::new(),
             locals: BTreeMap::new(),
             flows: BTreeMap::new(),
             ready_links: BTreeSet::new(),
@@ -214,6 +217,7 @@ impl<M: Machine> Host<M> {
             asleep: true,
         };
         self.links.insert(link, uplink);
+        self.wires.insert(link, wire);
         let end = &mut net.wires[wire].ends[sends];
         end.host = Some(self.id);
         end.link = Some(link);
@@ -261,8 +265,13 @@ impl<M: Machine> Host<M> {
         if net.wires[wire].ends[direction].rogue {
             self.rogue_at = Some(net.now);
         }
-        if msg.r#type == "drain" {
-            self.drained.insert(link);
+        if msg.r#type == "drain" && self.drained.insert(link) {
+            net.cover.hit(match self.is {
+                Is::Edge => "edge hears that its replica leaves",
+                Is::Client => "client hears that its replica leaves",
+                Is::Hub => "replica hears that its edge leaves",
+                Is::Peers => "replica hears that another leaves",
+            });
         }
         if let Some(flow) = net.sniff_heard(wire, direction, &msg) {
             self.detached_early(net, flow);

@@ -9,6 +9,7 @@ use proto_core::reason::Reason;
 use proto_core::{Instant, LinkId, StreamId};
 
 use crate::draw::Draw;
+use crate::excuses::Excuses;
 use crate::flow::Flow;
 use crate::sniff::Sniffer;
 use crate::trace::{Coverage, Trace};
@@ -55,6 +56,8 @@ pub(crate) enum Event {
     Fault(usize),
     FaultEnd(usize),
     Restart(usize),
+    /// An edge that leaves looks whether anything is left.
+    EdgeLook(usize),
     /// What a replica wanted of another can't be had.
     PeerRefused(HostId, AttemptId),
     /// The same, of a request that was on its way.
@@ -65,6 +68,8 @@ pub(crate) enum Event {
     DrainLook(usize, u32),
     RestartReplica(usize),
     DrainReplica(usize),
+    /// A node's successor starts, or its old process is told to leave.
+    Upgrade(usize, bool),
     ClientStart(FlowId),
     ClientDone(HostId),
     EndPeers,
@@ -104,13 +109,6 @@ pub(crate) struct Proc {
     pub(crate) offset: Nanos,
 }
 
-/// Something that links depend on and that may be disturbed: until when they may be lost without anybody's fault.
-#[derive(Debug, Default)]
-pub(crate) struct Excuses {
-    pub(crate) peers_until: Nanos,
-    pub(crate) clients_until: Nanos,
-}
-
 /// What an oracle has to know of a node.
 #[derive(Debug, Default)]
 pub(crate) struct NodeState {
@@ -123,21 +121,22 @@ pub(crate) struct NodeState {
     pub(crate) rogue: bool,
     /// Its processes die, or take each other's place, until then.
     pub(crate) fatal_until: Nanos,
-    /// The wire that is whole, and since when.
-    pub(crate) way: Option<WireId>,
     /// The link breaks as it takes a message of this type, so many times.
     pub(crate) trap: Option<(&'static str, u32)>,
-    pub(crate) way_since: Option<Nanos>,
-    /// The replica that it leads to.
-    pub(crate) way_at: usize,
+    /// The wires that are whole, one of each of its processes at most.
+    pub(crate) ways: Vec<Way>,
+    /// Its next links lead elsewhere than there, until then.
+    pub(crate) avoid: (usize, Nanos),
 }
 
-/// Which links a disturbance may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Links {
-    All,
-    Peers,
-    Clients,
+/// A whole wire from an edge process to a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) wire: WireId,
+    pub(crate) edge: HostId,
+    pub(crate) since: Nanos,
+    /// The process leaves: nothing new goes there.
+    pub(crate) leaves: bool,
 }
 
 /// An oracle's finding.
@@ -186,6 +185,8 @@ pub(crate) struct Net {
     /// Limits are so low that any stream may be refused.
     pub(crate) tight: bool,
     pub(crate) window_bytes_max: u64,
+    /// Streams outlive their links.
+    pub(crate) resume: bool,
     /// A process has stood still, or its clock has leapt: what is due may come late.
     pub(crate) stood_still: bool,
     /// A clock has leapt so far that an acceptor may have forgotten what its opener has not.
@@ -218,6 +219,7 @@ impl Net {
             shut_down: false,
             tight: false,
             window_bytes_max: 0,
+            resume: false,
             stood_still: false,
             leapt: false,
             dice,
@@ -273,34 +275,6 @@ impl Net {
                 detail: detail(),
                 at: self.now,
             });
-        }
-    }
-
-    /// Something is wrong between the replicas, or between clients and them, for which links may be lost, and streams wait.
-    pub(crate) fn disturb_all(&mut self, until: Nanos, links: Links, why: &'static str) {
-        if links != Links::Clients {
-            self.excuses.peers_until = self.excuses.peers_until.max(until);
-        }
-        if links != Links::Peers {
-            self.excuses.clients_until = self.excuses.clients_until.max(until);
-        }
-        for node in 0..self.nodes.len() {
-            self.disturb(node, until, links == Links::All, why);
-        }
-    }
-
-    /// Something is wrong with a node's way to the cloud (`link`: so wrong that links may die of it) until `until`.
-    pub(crate) fn disturb(&mut self, node: usize, until: Nanos, link: bool, why: &'static str) {
-        let state = &mut self.nodes[node];
-        state.disturbed_at = state.disturbed_at.max(until);
-        state.excused_until = state.excused_until.max(until);
-        if link {
-            state.link_excused_until = state.link_excused_until.max(until);
-        }
-        for flow in self.flows.iter_mut().filter(|flow| flow.node == node) {
-            if flow.is_live() {
-                flow.excuse.get_or_insert(why);
-            }
         }
     }
 }

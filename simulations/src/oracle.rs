@@ -99,8 +99,9 @@ impl World {
                 })
                 .sum();
             let clients = self.net.flows.iter().filter(of_node).count() as u64;
+            let edges = self.node_edges(node) as u64;
             let max = self.setup.cloud_bytes_max * self.setup.cluster.replicas as u64
-                + self.setup.edge_bytes_max * (1 + clients);
+                + self.setup.edge_bytes_max * (edges + clients);
             if held > max {
                 self.net.fail("memory", || {
                     format!("node {node}: {held} bytes are on their way, of {max}")

@@ -102,7 +102,7 @@ impl World {
             return Some(*host);
         }
         let holders = replica.elsewhere.get(&name(node)).cloned();
-        let leaves = replica.leaves_at.is_some();
+        let leaves = replica.leaves_at;
         let machine = NodeHub::new(
             name(node),
             self.config.clone(),
@@ -122,7 +122,8 @@ impl World {
             if let Some(holders) = holders {
                 host.machine.set_holders(holders, now);
             }
-            if leaves {
+            if let Some(at) = leaves {
+                host.leaves_at = Some(at);
                 host.machine.drain(Duration::from_nanos(jitter), now);
             }
         }
@@ -224,13 +225,13 @@ impl World {
         replica.leaves_at = Some(now.as_nanos());
         let (generation, hubs) = (replica.generation, replica.hubs.clone());
         let until = self.net.now + jitter + self.net.drain_max + self.reconnects();
-        self.net
-            .disturb_all(until, crate::net::Links::All, "replica drained");
+        self.net.disturb_replica(at, until, "replica drained");
         let mut streams = 0;
         for host in hubs.into_values() {
             if let Slot::Hub(hub) = &mut self.hosts[host] {
                 streams += hub.machine.stream_infos().len();
                 let jitter = Duration::from_nanos(jitter);
+                hub.leaves_at = Some(now.as_nanos());
                 hub.input(&mut self.net, |hub, now| hub.drain(jitter, now));
             }
             self.check_host(host);
@@ -257,6 +258,9 @@ impl World {
         if replica.ended {
             let rolls = replica.rolls;
             self.kill_replica(at);
+            if rolls && at + 1 == self.setup.cluster.replicas {
+                self.net.cover.hit("rolled: all replicas");
+            }
             let next = (at + 1) % self.setup.cluster.replicas;
             self.net.after(SEC / 2, Event::RestartReplica(at));
             if rolls && next > 0 {
@@ -373,13 +377,14 @@ impl World {
         let state = &self.net.nodes[node];
         let excuse = match () {
             () if state.rogue => Some("rogue"),
-            () if now < state.excused_until => Some("opened while disturbed"),
+            () if self.net.is_disturbed(id) => Some("opened while disturbed"),
             () => None,
         };
+        let fatal = now < state.fatal_until;
         let flow = &mut self.net.flows[id];
         flow.asked_at = Some(now);
         flow.excuse = flow.excuse.or(excuse);
-        if now < state.fatal_until {
+        if fatal {
             flow.fatal = Some("opened while processes came and went");
         }
         flow.socks[CLIENT].connected = up;

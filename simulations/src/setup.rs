@@ -60,12 +60,21 @@ pub(crate) enum RegistryKind {
 /// Worlds of lower seeds have one replica and no clients of our own; from here on there are several of both.
 pub const CLUSTERS: u64 = 1_000_000;
 
+/// How many replicas a seed's world has.
+pub(crate) fn replicas_of(seed: u64) -> usize {
+    draw_replicas(seed, &mut Draw::new(seed, Concern::Cluster))
+}
+
+fn draw_replicas(seed: u64, draw: &mut Draw) -> usize {
+    match seed < CLUSTERS {
+        true => 1,
+        false => draw.pick(&[1, 2, 2, 2, 3, 3, 4]),
+    }
+}
+
 impl ClusterPlan {
     fn draw(seed: u64, draw: &mut Draw) -> ClusterPlan {
-        let replicas = match seed < CLUSTERS {
-            true => 1,
-            false => draw.pick(&[1, 2, 2, 2, 3, 3, 4]),
-        };
+        let replicas = draw_replicas(seed, draw);
         let quiet = seed < CLUSTERS;
         let mut shape = |most| Shape {
             latency: draw.log_range(MS / 10, most),
@@ -120,7 +129,7 @@ pub(crate) struct DriverFaults {
 }
 
 impl Setup {
-    pub(crate) fn draw(seed: u64, drivers: DriverFaults) -> Setup {
+    pub(crate) fn draw(seed: u64, drivers: DriverFaults, rolls: bool) -> Setup {
         let draw = &mut Draw::new(seed, Concern::Setup);
         let tight = draw.one_in(4);
         let mut config = Config::default();
@@ -160,6 +169,8 @@ impl Setup {
             .map(|_| NodePlan::draw(draw, habits, drivers))
             .collect();
         let heal_at = draw.time(5 * SEC, 30 * SEC);
+        // A rolling update takes its time.
+        let heal_at = if rolls { heal_at + 40 * SEC } else { heal_at };
         let mut setup = Setup {
             config,
             reconnect,

@@ -9,6 +9,7 @@ use crate::host::{Host, Is, Local};
 use crate::net::{Event, FlowId, MS, NEVER, Net, Note, SEC, nanos};
 use crate::setup::stray_plan;
 use crate::sniff::flow_of;
+use crate::wire::Carries;
 
 /// Ports from here on are asked for by nobody but rogue clouds.
 pub(crate) const STRAY_PORT_MIN: usize = 60_000;
@@ -102,6 +103,8 @@ impl<M: Machine> Host<M> {
         };
         let pause = nanos(net.clock(self.proc).saturating_duration_since(at));
         let least = match why {
+            // One that leaves replaces no other any more.
+            LinkLoss::Replaced if self.leaves_at.is_some() => 0,
             LinkLoss::Replaced => self.reconnect_max / 2,
             LinkLoss::Unavailable {
                 pushback: Some(pushback),
@@ -162,6 +165,9 @@ impl<M: Machine> Host<M> {
             }
             CoreEvent::Resumed { id, replayed, .. } => {
                 net.cover.hit("stream resumed");
+                if self.is == Is::Edge && self.leaves_at.is_some() {
+                    net.cover.hit("stream resumed at an edge that leaves");
+                }
                 if replayed > 0 {
                     net.cover.hit("stream resumed with bytes to replay");
                 }
@@ -188,7 +194,7 @@ impl<M: Machine> Host<M> {
             net.notes.push(Note::WayGone(self.proc, link));
         }
         if kind.is_peer() || kind == LinkKind::Client || self.is == Is::Client {
-            return self.other_link_down(net, kind, why);
+            return self.other_link_down(net, link, kind, why);
         }
         net.cover.hit(match why {
             LinkLoss::Silent => "link silent",
@@ -199,9 +205,12 @@ impl<M: Machine> Host<M> {
         });
         self.lost_while_dialing(net);
         let now = net.now;
-        let state = &mut net.nodes[self.node];
-        (state.way, state.way_since) = (None, None);
-        let excused = now < state.link_excused_until.saturating_add(AFTERMATH);
+        let wire = self.wires.get(&link).copied();
+        let excused_until = wire.map_or(NEVER, |wire| net.link_excused_until(wire));
+        net.nodes[self.node]
+            .ways
+            .retain(|way| Some(way.wire) != wire);
+        let excused = now < excused_until.saturating_add(AFTERMATH);
         let rogue = self.by_rogue(net);
         if !excused && !rogue && !net.shut_down && why != LinkLoss::ShutDown {
             net.fail("healthy link", || {
@@ -216,23 +225,30 @@ impl<M: Machine> Host<M> {
     }
 
     /// A link of a client, or between replicas.
-    fn other_link_down(&self, net: &mut Net, kind: LinkKind, why: LinkLoss) {
-        let (what, until) = match kind.is_peer() {
-            true => ("peer link lost", net.excuses.peers_until),
-            false => ("client link lost", net.excuses.clients_until),
+    fn other_link_down(&self, net: &mut Net, link: LinkId, kind: LinkKind, why: LinkLoss) {
+        net.cover.hit(match kind.is_peer() {
+            true => "peer link lost",
+            false => "client link lost",
+        });
+        // A client's try that has come to nothing never was a link.
+        let Some(wire) = self.wires.get(&link).copied() else {
+            return;
         };
-        net.cover.hit(what);
-        let excused = net.now < until.saturating_add(AFTERMATH);
+        let excused = net.now < net.link_excused_until(wire).saturating_add(AFTERMATH);
         let in_order = matches!(why, LinkLoss::Closed | LinkLoss::ShutDown);
         if !in_order && !excused && !self.by_rogue(net) && !net.shut_down {
             net.fail("healthy link", || {
                 format!("node {}: a {kind:?} link is dropped: {why:?}", self.node)
             });
         }
-        if kind != LinkKind::ControlIn && kind != LinkKind::ControlOut && !in_order {
-            self.lost_while_dialing(net);
-            net.disturb(self.node, net.now + SEC, false, "link lost");
+        let until = net.now + SEC;
+        match net.wires[wire].carries {
+            _ if in_order => return,
+            Carries::Control | Carries::Edge => return,
+            Carries::Client(flow) => net.disturb_client(flow, until, "link lost"),
+            Carries::Peer => net.disturb(self.node, until, false, "link lost"),
         }
+        self.lost_while_dialing(net);
     }
 
     /// Dials go on without a link, and nobody is told that they have lost it.
@@ -266,15 +282,26 @@ impl<M: Machine> Host<M> {
 
     /// A stream ends with its process, which had told of its end: not before its time is over.
     fn process_left(&self, net: &mut Net, flow: FlowId) {
-        net.cover.hit("stream ended: its process left");
         let of = &mut net.flows[flow];
+        if of.left {
+            return; // It is told by the other.
+        }
+        let now = net.procs[self.proc].offset + net.now;
+        let Some(at) = self.leaves_at.or(net.shut_down.then_some(0)) else {
+            // Without resumption a question that was refused isn't asked again.
+            if net.resume && of.excuse != Some("rogue") && self.rogue_at.is_none() {
+                net.fail("drain", || {
+                    format!("flow {flow}: ends as if somebody left who has not")
+                });
+            }
+            return;
+        };
+        of.left = true;
         of.fatal.get_or_insert("its process left");
         of.excuse.get_or_insert("its process left");
-        let now = net.clock(self.proc).as_nanos();
-        let early = self
-            .leaves_at
-            .is_some_and(|at| at + net.drain_max > now + MS);
-        if early && !net.shut_down && !net.stood_still {
+        net.cover.hit("stream ended: its process left");
+        // At 0 it was told to end at once.
+        if at > 0 && at + net.drain_max > now + MS && !net.shut_down && !net.stood_still {
             net.fail("drain", || {
                 format!("flow {flow} ends before its time is over")
             });

@@ -70,12 +70,56 @@ impl Coverage {
         self.0.iter().map(|(what, count)| (*what, *count))
     }
 
-    /// Required situations that never came about.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// Situations of a list that never came about.
+    pub fn missing(&self, of: &[&'static str]) -> Vec<&'static str> {
         let never = |what: &&'static str| !self.0.contains_key(what);
-        REQUIRED.iter().copied().filter(never).collect()
+        of.iter().copied().filter(never).collect()
     }
 }
+
+/// What every batch of clusters has to have seen.
+pub const REQUIRED_OF_CLUSTERS: &[&str] = &[
+    "stream opened over a relay",
+    "relayed stream asked for over another replica",
+    "relay hears not-here",
+    "not-here retried, and answered",
+    "detached by a relay",
+    "detached while it was dialed",
+    "told by a relay to move",
+    "client asks at another replica",
+    "registry says where a node is",
+    "registry's answer proved wrong",
+    "lost with its link: between replicas",
+    "lost with its link: a client's",
+    "lost with its link: detached",
+    "replicas' line cut",
+    "replicas' line held",
+    "replicas' line held one way",
+    "replica unreachable for another",
+    "replica drained with streams",
+    "replica has nothing left",
+    "replica's time is over",
+    "rolled: all replicas",
+    "edge hears that its replica leaves",
+    "client hears that its replica leaves",
+    "edge drained with streams",
+    "edge has nothing left",
+    "edge's time is over",
+    "replica hears that its edge leaves",
+    "edge upgraded: the old one leaves first",
+    "edge upgraded: the new one comes first",
+    "stream ended: its process left",
+    "stream resumed at an edge that leaves",
+    "edge hops",
+    "two replicas hold a node",
+    "two replicas hold a node, the newer with the earlier clock",
+    "two replicas hold two processes of a node",
+    "client's line cut",
+    "client's line held",
+    "no way in for clients",
+    "client says that it reconnects",
+    "client says that it is back",
+];
 
 /// What every batch has to have seen.
 pub const REQUIRED: &[&str] = &[

@@ -5,8 +5,9 @@ use proto_core::reason::Reason;
 
 use crate::flow::{Flow, TARGET, Via};
 use crate::host::Host;
-use crate::net::{FlowId, MS, Nanos, Net, SEC, nanos};
-use crate::world::World;
+use crate::net::{FlowId, MS, Nanos, Net, SEC, Way, nanos};
+use crate::wire::UP;
+use crate::world::{Slot, World};
 
 /// A stream resumes at the latest so long after a way is there: the longest wait for an answer, a pause, round trips.
 const RESUMES_WITHIN: Nanos = 8 * SEC;
@@ -14,32 +15,29 @@ const RESUMES_WITHIN: Nanos = 8 * SEC;
 const ANSWERED_WITHIN: Nanos = 4 * SEC;
 
 impl Net {
-    /// Processes of a node die or take each other's place until then: streams that live meanwhile may be beyond resuming.
-    pub(crate) fn disturb_fatally(&mut self, node: usize, until: Nanos, why: &'static str) {
-        let state = &mut self.nodes[node];
-        state.fatal_until = state.fatal_until.max(until);
-        for flow in self.flows.iter_mut().filter(|flow| flow.node == node) {
-            if flow.is_live() || flow.opened && flow.records.contains(&None) {
-                flow.fatal.get_or_insert(why);
-            }
-        }
-    }
-
     /// For how long a flow's way has been open, without a fault: its node's link, the one between replicas, its client's.
     pub(crate) fn way_open_for(&self, flow: FlowId) -> Nanos {
         let flow = &self.flows[flow];
-        let node = &self.nodes[flow.node];
         let opener = match flow.plan.via {
             Via::Connect(at) => Some((0, at)),
             Via::Client => flow.client_way,
         };
-        let (Some(since), Some((opener_since, opener))) = (node.way_since, opener) else {
+        // What is open stays with the process that has it; what is asked for goes to the newest link that takes new streams.
+        let ways = self.nodes[flow.node].ways.iter();
+        let way = match flow.acceptor.filter(|_| flow.status == Some(200)) {
+            Some(acceptor) => ways
+                .filter(|way| way.edge == acceptor)
+                .max_by_key(|way| way.wire),
+            None => ways.filter(|way| !way.leaves).max_by_key(|way| way.wire),
+        };
+        let (Some(way), Some((opener_since, opener))) = (way, opener) else {
             return 0;
         };
-        let Some(pair) = self.pairs[opener][node.way_at] else {
+        let Some(pair) = self.pairs[opener][self.wires[way.wire].to] else {
             return 0;
         };
-        self.now.saturating_sub(since.max(opener_since).max(pair))
+        self.now
+            .saturating_sub(way.since.max(opener_since).max(pair))
     }
 }
 
@@ -47,18 +45,29 @@ impl World {
     /// Once a second: which nodes have a whole way between their processes.
     pub(crate) fn look_for_ways(&mut self) {
         for node in 0..self.setup.nodes.len() {
-            let wire = self
-                .wires_of(node)
-                .into_iter()
-                .filter(|wire| !self.stands_still(node, *wire) && self.is_way(*wire))
-                .max();
-            let at = wire.map(|wire| self.net.wires[wire].to);
-            let state = &mut self.net.nodes[node];
-            state.way_at = at.unwrap_or(0);
-            if wire.is_none() || state.way != wire {
-                state.way_since = wire.map(|_| self.net.now);
+            let mut ways: Vec<Way> = Vec::new();
+            for wire in self.wires_of(node) {
+                let edge = self.net.wires[wire].ends[UP].host;
+                let Some(edge) = edge.filter(|_| !self.stands_still(node, wire)) else {
+                    continue;
+                };
+                if self.is_way(wire) {
+                    let leaves = match &self.hosts[edge] {
+                        Slot::Edge(host) => host.leaves_at.is_some(),
+                        _ => false,
+                    };
+                    let before = self.net.nodes[node].ways.iter();
+                    let since = before.filter(|way| way.wire == wire).map(|way| way.since);
+                    ways.retain(|way| way.edge != edge); // Its newest counts.
+                    ways.push(Way {
+                        wire,
+                        edge,
+                        since: since.min().unwrap_or(self.net.now),
+                        leaves,
+                    });
+                }
             }
-            state.way = wire;
+            self.net.nodes[node].ways = ways;
         }
     }
 

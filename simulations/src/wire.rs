@@ -309,15 +309,17 @@ impl Net {
             "resumed" => "lost with its link: resumed",
             _ => "lost with its link: detached",
         });
-        self.disturb(node, self.now + 30 * SEC, true, "lost with its link");
-        if self.wires[wire].carries != Carries::Edge {
-            self.cover
-                .hit("lost with its link, between others than an edge and its replica");
-            self.disturb_all(
-                self.now + 30 * SEC,
-                crate::net::Links::All,
-                "lost with its link",
-            );
+        let (until, why) = (self.now + 30 * SEC, "lost with its link");
+        match (self.wires[wire].carries, self.wires[wire].from) {
+            (Carries::Client(flow), _) => {
+                self.cover.hit("lost with its link: a client's");
+                self.disturb_client(flow, until, why);
+            }
+            (Carries::Peer | Carries::Control, Some(from)) => {
+                self.cover.hit("lost with its link: between replicas");
+                self.disturb_pair(from, self.wires[wire].to, until, why);
+            }
+            _ => self.disturb(node, until, true, why),
         }
         let latency = self.wires[wire].shape.latency;
         self.cut(wire, UP, latency);

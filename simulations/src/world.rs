@@ -7,6 +7,7 @@ use proto_core::{Budget, Client, Config, Edge, NodeHub, Peers, WallTime};
 use crate::cluster::{PeerLine, Registry};
 
 use crate::draw::{Concern, Draw};
+use crate::excuses::Excuses;
 use crate::faults::{Fault, Policy};
 use crate::flow::{Ask, CLIENT, FlowPlan, Via};
 use crate::host::Host;
@@ -53,6 +54,8 @@ pub(crate) struct EdgeProc {
     pub(crate) host: Option<HostId>,
     pub(crate) budget: Budget,
     pub(crate) twin: bool,
+    /// It has had its SIGTERM.
+    pub(crate) leaves: bool,
 }
 
 /// See the module.
@@ -86,9 +89,13 @@ impl World {
                 fault.on = keep.contains(&at);
             }
         }
-        let mut setup = Setup::draw(seed, crate::faults::of_drivers(&faults));
+        let mut setup = Setup::draw(
+            seed,
+            crate::faults::of_drivers(&faults),
+            crate::upsets::rolls(seed),
+        );
         let mut net = Net::new(Draw::new(seed, Concern::Network));
-        net.tight = setup.tight;
+        (net.tight, net.resume) = (setup.tight, setup.config.streams.resume);
         net.window_bytes_max = setup.config.streams.window_bytes_max;
         let flows = std::mem::take(&mut setup.flows);
         let mut world = World {
@@ -117,6 +124,7 @@ impl World {
         world.add_node(); // That of control links.
         let replicas = world.setup.cluster.replicas;
         world.net.replicas = replicas;
+        world.net.excuses = Excuses::new(replicas);
         world.net.pairs = vec![vec![None; replicas]; replicas];
         world.net.drain_max = nanos(world.config.links.drain_max);
         world.net.relay_bytes_max = world.config.streams.relay_bytes_max;
@@ -272,6 +280,8 @@ impl World {
             Event::Fault(fault) => self.fault(fault),
             Event::FaultEnd(fault) => self.fault_end(fault),
             Event::Restart(edge) => self.restart(edge),
+            Event::EdgeLook(edge) => self.edge_look(edge),
+            Event::Upgrade(node, leaves) => self.upgrade(node, leaves, 1),
             Event::Rogue(wire) => self.rogue_turn(wire),
             Event::PeerRefused(host, attempt) => self.peer_refused(host, attempt),
             Event::PeerTimeout(wire) => self.peer_timeout(wire),
@@ -429,6 +439,7 @@ impl World {
         for fault in 0..self.faults.len() {
             self.fault_end(fault);
         }
+        self.end_leaving();
         for wire in 0..self.net.wires.len() {
             let shape = self.shape_of_wire(wire);
             self.net.wires[wire].set_shape(shape);
@@ -443,10 +454,7 @@ impl World {
             *line = PeerLine::default();
         }
         let until = self.proof_at() - SEC;
-        let excuses = &mut self.net.excuses;
-        for of in [&mut excuses.peers_until, &mut excuses.clients_until] {
-            *of = if *of > 0 { until } else { 0 };
-        }
+        self.net.heal_excuses(until);
         let (now, nodes) = (self.net.now, self.net.nodes.len());
         for node in 0..nodes {
             // What was wrong may still be felt until the links are up again.
@@ -473,9 +481,7 @@ impl World {
             }
         }
         let before = self.net.now.saturating_sub(20 * SEC);
-        let excuses = &mut self.net.excuses;
-        excuses.peers_until = excuses.peers_until.min(before);
-        excuses.clients_until = excuses.clients_until.min(before);
+        self.net.end_excuses(before);
         for node in &mut self.net.nodes {
             node.excused_until = self.net.now;
             node.link_excused_until = node
