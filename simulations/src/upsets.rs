@@ -232,7 +232,7 @@ impl World {
         let wires = match all.len() {
             0 => return,
             // One laptop, or the net that all of them are in.
-            len if of.dice % 3 > 0 => vec![all[(of.dice >> 16) as usize % len]],
+            len if !of.dice.is_multiple_of(3) => vec![all[(of.dice >> 16) as usize % len]],
             _ => all,
         };
         let until = match of.side() {
@@ -403,8 +403,8 @@ impl World {
             let node = self.edges[edge].node;
             let serving = self.serving(node);
             // An upgrade that is cut short leaves the successor.
-            let is_succeeded = serving.len() > 1 && serving.last() != Some(&edge);
-            if !self.edges[edge].leaves && !(is_succeeded && serving.contains(&edge)) {
+            let is_succeeded = serving.contains(&edge) && serving.last() != Some(&edge);
+            if !self.edges[edge].leaves && !is_succeeded {
                 continue;
             }
             self.net.disturb(node, until, true, "drain cut short");
