@@ -133,13 +133,15 @@ impl Mux {
         if route.has_last(gone.back()) {
             return; // What it said last may still have to be passed on, and is all there is to say.
         }
-        if gone == Toward::Acceptor && route.asking.is_some() {
+        let reason = Reason::from_code(msg.code).unwrap_or(Reason::NodeOffline);
+        // A `resume` that was not passed on. Of a `connecting` that is said by `connect-failed`.
+        let unheard = route.is_resume && reason != Reason::NoAnswer;
+        if gone == Toward::Acceptor && route.asking.is_some() && unheard {
             if let Some(link) = route.acceptor {
                 self.wrong_way(id, link, now);
             }
             return;
         }
-        let reason = Reason::from_code(msg.code).unwrap_or(Reason::NodeOffline);
         self.tell_lost(id, gone.back(), reason);
         // One that asks its opener to move leads on until it has.
         if reason != Reason::Draining {
@@ -260,11 +262,16 @@ impl Mux {
             }
             if route.opener == link {
                 self.tell_lost(id, Toward::Acceptor, Reason::NodeOffline);
-            } else if route.asking.is_some() {
+            } else if route.asking.is_some() && !route.may_be_heard() {
                 self.wrong_way(id, link, now);
                 continue;
             } else if route.ended.is_none() {
-                self.tell_lost(id, Toward::Opener, Reason::NodeOffline);
+                // No epoch is asked twice: whoever asked asks again, with the next.
+                let reason = match route.may_be_heard() && route.connected_at.is_none() {
+                    true => Reason::NoAnswer,
+                    false => Reason::NodeOffline,
+                };
+                self.tell_lost(id, Toward::Opener, reason);
             } else {
                 // The end that it was about to tell is on its way to the opener, or was for the acceptor alone.
                 self.settle_route(id, now);

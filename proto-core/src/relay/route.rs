@@ -339,6 +339,11 @@ impl Route {
         true
     }
 
+    /// The question has been passed on: the acceptor may have heard it.
+    pub(crate) fn may_be_heard(&self) -> bool {
+        self.toward_acceptor.introduced
+    }
+
     /// Whether the other end has said its last word toward this one.
     pub(crate) fn has_last(&self, toward: Toward) -> bool {
         let half = self.shared(toward);

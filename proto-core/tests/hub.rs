@@ -1,4 +1,4 @@
-//! A replica that leaves, as one node's hub: who is told when.
+//! One node's hub, message by message: who is told what when its replica leaves, and how often a question is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,12 @@ fn client(hub: &mut NodeHub) -> LinkId {
     hub.client_up(up, Instant::ZERO)
 }
 
-fn edge(hub: &mut NodeHub) -> LinkId {
+/// The edge's n-th link.
+fn edge(hub: &mut NodeHub, number: u32) -> LinkId {
+    let instance = format!("2f1c7a80-6a3b-4a52-9c0e-0123456789ab.{number}");
     let up = LinkUp {
         dialect: Dialect::V1,
-        instance: Instance::parse("2f1c7a80-6a3b-4a52-9c0e-0123456789ab.1"),
+        instance: Instance::parse(&instance),
         spelling: node(),
         remote: String::from("192.0.2.1:1"),
         draining: false,
@@ -62,6 +64,20 @@ fn said(hub: &mut NodeHub, link: LinkId) -> Vec<(String, u32)> {
     said
 }
 
+fn connecting() -> StreamMsg {
+    StreamMsg {
+        node: String::from("node-A"),
+        category: String::from("ssh"),
+        r#type: String::from("connecting"),
+        topic: String::from("00000000-0000-4000-8000-000000000001"),
+        addr: String::from("127.0.0.1:22"),
+        key: Bytes::from_static(&[1; 16]),
+        limit: 4096,
+        epoch: 1,
+        ..StreamMsg::default()
+    }
+}
+
 fn drain_outputs(hub: &mut NodeHub) {
     while hub.poll_output().is_some() {}
 }
@@ -72,18 +88,7 @@ fn a_client_that_asks_before_it_was_told_hears_first_that_the_replica_leaves() {
     let (link, other) = (client(&mut hub), client(&mut hub));
     hub.drain(JITTER, Instant::ZERO);
     assert_eq!(said(&mut hub, link), [], "not yet");
-    let asks = StreamMsg {
-        node: String::from("node-A"),
-        category: String::from("ssh"),
-        r#type: String::from("connecting"),
-        topic: String::from("00000000-0000-4000-8000-000000000001"),
-        addr: String::from("127.0.0.1:22"),
-        key: Bytes::from_static(&[1; 16]),
-        limit: 4096,
-        epoch: 1,
-        ..StreamMsg::default()
-    };
-    hub.handle_message(link, asks, Instant::ZERO);
+    hub.handle_message(link, connecting(), Instant::ZERO);
     let refused = (String::from("connect-failed"), Reason::Draining.code());
     let expected = [(String::from("drain"), 0), refused];
     assert_eq!(said(&mut hub, link), expected);
@@ -94,7 +99,7 @@ fn a_client_that_asks_before_it_was_told_hears_first_that_the_replica_leaves() {
 #[test]
 fn a_link_that_is_gone_before_its_turn_leaves_nothing_to_wait_for() {
     let mut hub = hub();
-    let links = [client(&mut hub), edge(&mut hub)];
+    let links = [client(&mut hub), edge(&mut hub, 1)];
     hub.drain(JITTER, Instant::ZERO);
     for link in links {
         hub.link_lost(link, LinkLoss::Broken, Instant::ZERO);
@@ -102,4 +107,29 @@ fn a_link_that_is_gone_before_its_turn_leaves_nothing_to_wait_for() {
     drain_outputs(&mut hub);
     assert!(hub.is_idle());
     assert_eq!(hub.deadline(), None);
+}
+
+#[test]
+fn a_question_that_the_edge_may_have_heard_is_not_passed_to_it_again() {
+    let mut hub = hub();
+    let (opener, first) = (client(&mut hub), edge(&mut hub, 1));
+    hub.handle_message(opener, connecting(), Instant::ZERO);
+    assert_eq!(said(&mut hub, first), [(String::from("connecting"), 0)]);
+    hub.link_lost(first, LinkLoss::Broken, Instant::ZERO);
+    let second = edge(&mut hub, 2);
+    let told = (String::from("detached"), Reason::NoAnswer.code());
+    assert_eq!(said(&mut hub, opener), [told], "it asks anew");
+    assert_eq!(said(&mut hub, second), []);
+}
+
+#[test]
+fn a_question_that_was_not_passed_on_goes_by_the_next_way() {
+    let mut hub = hub();
+    let (opener, first) = (client(&mut hub), edge(&mut hub, 1));
+    hub.handle_message(opener, connecting(), Instant::ZERO);
+    drain_outputs(&mut hub);
+    hub.link_lost(first, LinkLoss::Broken, Instant::ZERO);
+    let second = edge(&mut hub, 2);
+    assert_eq!(said(&mut hub, second), [(String::from("connecting"), 0)]);
+    assert_eq!(said(&mut hub, opener), []);
 }
