@@ -395,25 +395,32 @@ impl World {
     /// Once a second: between which replicas the way is whole, both ways.
     pub(crate) fn look_for_pairs(&mut self) {
         let replicas = self.setup.cluster.replicas;
-        let shape = self.setup.cluster.peer_shape;
-        for from in 0..replicas {
-            for to in 0..replicas {
-                let joined = |from: usize, to: usize| {
-                    self.peer_wires(from, to).into_iter().any(|wire| {
-                        let wire = &self.net.wires[wire];
-                        wire.carries == Carries::Control
-                            && wire.ends.iter().all(|end| end.link.is_some() && !end.mute)
-                            && wire.is_flowing(self.net.now, shape)
-                    })
-                };
-                let awake = [from, to]
-                    .iter()
-                    .all(|proc| self.net.procs[*proc].paused_until <= self.net.now);
-                let up = [from, to].iter().all(|at| self.replicas[*at].is_some());
-                let whole = up && awake && (from == to || joined(from, to) && joined(to, from));
+        let (shape, now) = (self.setup.cluster.peer_shape, self.net.now);
+        let is_up = |at: usize| self.replicas[at].is_some();
+        let is_awake = |at: usize| self.net.procs[at].paused_until <= now;
+        let mut joined = vec![vec![false; replicas]; replicas];
+        for wire in &self.net.wires {
+            let is_whole = wire.carries == Carries::Control
+                && wire.ends.iter().all(|end| end.link.is_some() && !end.mute)
+                && wire.is_flowing(now, shape);
+            if let (true, Some(from)) = (is_whole, wire.from) {
+                joined[from][wire.to] = true;
+            }
+        }
+        let mut whole = vec![vec![false; replicas]; replicas];
+        for (from, row) in whole.iter_mut().enumerate() {
+            for (to, whole) in row.iter_mut().enumerate() {
+                let ready = is_up(from) && is_up(to) && is_awake(from) && is_awake(to);
+                *whole = ready && (from == to || joined[from][to] && joined[to][from]);
+            }
+        }
+        for (from, row) in whole.into_iter().enumerate() {
+            // One whose line to any other is held may still believe what that has said.
+            let all = (0..replicas).all(|to| row[to] || !is_up(to));
+            for (to, whole) in row.into_iter().enumerate() {
                 let since = &mut self.net.pairs[from][to];
-                *since = match whole {
-                    true => since.or(Some(self.net.now)),
+                *since = match whole && all {
+                    true => since.or(Some(now)),
                     false => None,
                 };
             }

@@ -79,8 +79,12 @@ pub(crate) struct Follow {
     passed: BTreeMap<(Option<usize>, usize), u64>,
     /// The client's side (the opener), the target's (the acceptor).
     pub(crate) sides: [Side; 2],
-    /// The edge process that holds the acceptor.
+    /// The process that holds the acceptor: an edge, or the replica that holds a base edge's link.
     pub(crate) acceptor: Option<HostId>,
+    /// Replicas where version 1 has ended before a base edge.
+    pub(crate) ends_at: Vec<HostId>,
+    /// The newest question that each replica has heard.
+    asked: BTreeMap<HostId, (WireId, StreamMsg)>,
     /// The opener has heard `connected`.
     connected: bool,
     key: Vec<u8>,
@@ -94,6 +98,8 @@ impl Follow {
             passed: BTreeMap::new(),
             sides: Default::default(),
             acceptor: None,
+            ends_at: Vec::new(),
+            asked: BTreeMap::new(),
             connected: false,
             key: msg.key.to_vec(),
         }
@@ -189,18 +195,42 @@ impl Follow {
         None
     }
 
-    /// A replica passes on what a side has said.
+    /// A replica hears a question, which it passes on or answers itself.
+    pub(crate) fn asked(&mut self, wire: WireId, host: HostId, msg: &StreamMsg) {
+        let msg = StreamMsg {
+            data: bytes::Bytes::new(),
+            ..msg.clone()
+        };
+        self.asked.insert(host, (wire, msg));
+    }
+
+    pub(crate) fn has_asked(&self, host: HostId) -> bool {
+        self.asked.contains_key(&host)
+    }
+
+    /// It answers it itself: it has asked a base edge.
+    pub(crate) fn ends_here(&mut self, host: HostId) {
+        if let Some((wire, msg)) = self.asked.remove(&host) {
+            self.ends_at.push(host);
+            // The same question may have failed elsewhere: whoever has it now begins anew.
+            (self.acceptor, self.sides[TARGET]) = (Some(host), Side::default());
+            self.heard(wire, (TARGET, Some(host)), &msg);
+        }
+    }
+
+    /// A replica passes on what a side has said. `followed`: what the sides themselves have said is known.
     pub(crate) fn passed(
         &mut self,
         at: Option<usize>,
         side: usize,
         msg: &StreamMsg,
         room: u64,
+        followed: bool,
     ) -> Option<Wrong> {
         let end = msg.offset + msg.data.len() as u64;
         if msg.r#type == "content" {
             let own = &self.sides[side];
-            if end > own.sent_max {
+            if end > own.sent_max && followed {
                 return Some(("offsets", format!("up to {end} of {}", own.sent_max)));
             }
             let passed = self.passed.entry((at, side)).or_default();
@@ -209,14 +239,15 @@ impl Follow {
         let asks = matches!(msg.r#type.as_str(), "connecting" | "resume");
         let other = self.passed.entry((at, 1 - side)).or_default();
         *other = msg.ack.max(*other);
-        let (most, told) = (*other + room.max(EARLY_BYTES), self.sides[side].limit_told);
+        let most = other.saturating_add(room.max(EARLY_BYTES));
+        let told = self.sides[side].limit_told;
         if msg.limit > most.max(EARLY_BYTES) && !asks {
             return Some((
                 "relay room",
                 format!("limit {} when {most} have room", msg.limit),
             ));
         }
-        let current = self.sides[side].epoch == msg.epoch;
+        let current = self.sides[side].epoch == msg.epoch && followed;
         if current && msg.limit > told.max(EARLY_BYTES) {
             return Some((
                 "relay room",

@@ -185,6 +185,8 @@ pub(crate) struct Net {
     /// Limits are so low that any stream may be refused.
     pub(crate) tight: bool,
     pub(crate) window_bytes_max: u64,
+    /// What a base stream may have waiting, and one message.
+    pub(crate) base_bytes_max: u64,
     /// Streams outlive their links.
     pub(crate) resume: bool,
     /// A process has stood still, or its clock has leapt: what is due may come late.
@@ -219,6 +221,7 @@ impl Net {
             shut_down: false,
             tight: false,
             window_bytes_max: 0,
+            base_bytes_max: 0,
             resume: false,
             stood_still: false,
             leapt: false,

@@ -142,6 +142,12 @@ impl World {
                     format!("an idle hub has a deadline: {deadline:?}")
                 });
             }
+            if hub.opened != hub.ended {
+                let (opened, ended) = (hub.opened, hub.ended);
+                self.net.fail("one record", || {
+                    format!("{opened} streams opened at a hub, {ended} ended")
+                });
+            }
             self.net.cover.hit("hub dropped");
             self.hosts[host] = Slot::Empty;
             if let Some(replica) = &mut self.replicas[at] {

@@ -58,11 +58,19 @@ impl Net {
     /// A machine hands this to a wire.
     pub(crate) fn sniff_sent(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
         self.watch("sends", wire, direction, msg);
+        if self.wires[wire].base && msg.r#type == "connecting" {
+            self.sniff_base_question(wire, direction, msg);
+        }
         if self.wires[wire].ends[1 - direction].rogue {
             if msg.r#type == "resumed" && self.sniff.topics.contains_key(&msg.topic) {
                 self.fail("attachment", || {
                     String::from("a stream goes on with a rogue")
                 });
+            }
+            // What a relay has passed on to it has left its room.
+            let at = Some(self.wires[wire].to).filter(|_| direction != UP);
+            if let Some(follow) = self.sniff.topics.get_mut(&msg.topic) {
+                let _ = follow.passed(at, CLIENT, msg, u64::MAX, false);
             }
             return;
         }
@@ -116,8 +124,11 @@ impl Net {
             return Some(TARGET);
         }
         let follow = self.sniff.topics.get(&msg.topic);
-        let opens = follow.is_some_and(|follow| follow.opener == host);
-        opens.then_some(CLIENT)
+        let (follow, host) = (follow?, host?);
+        match follow.opener == Some(host) {
+            true => Some(CLIENT),
+            false => follow.ends_at.contains(&host).then_some(TARGET),
+        }
     }
 
     /// A relay promises no more than its end did, and no more than its own room.
@@ -125,10 +136,8 @@ impl Net {
         let Some(follow) = self.sniff.topics.get_mut(&msg.topic) else {
             return;
         };
-        let flow = &self.flows[follow.flow];
-        if flow.base || flow.excuse == Some("rogue") {
-            return;
-        }
+        // What a rogue says is anybody's guess; what a relay promises it is not.
+        let followed = self.flows[follow.flow].excuse != Some("rogue");
         let at = match direction {
             UP => self.wires[wire].from,
             _ => Some(self.wires[wire].to),
@@ -138,8 +147,8 @@ impl Net {
         let side = if to_target { CLIENT } else { TARGET };
         let id = follow.flow;
         let expected = pattern::slice(id, side, msg.offset, msg.data.len());
-        let mut wrong = follow.passed(at, side, msg, self.relay_bytes_max);
-        if msg.r#type == "content" && msg.data != expected {
+        let mut wrong = follow.passed(at, side, msg, self.relay_bytes_max, followed);
+        if msg.r#type == "content" && msg.data != expected && followed {
             wrong = wrong.or(Some(("prefix", format!("wrong bytes at {}", msg.offset))));
         }
         if msg.r#type == "content" {
@@ -147,6 +156,21 @@ impl Net {
         }
         if let Some((oracle, detail)) = wrong {
             self.fail(oracle, || format!("flow {id}, relayed: {detail}"));
+        }
+    }
+
+    /// A replica asks a base edge itself: for a stream of its own, or one whose version 1 ends there.
+    fn sniff_base_question(&mut self, wire: WireId, direction: usize, msg: &StreamMsg) {
+        let (flow, host) = (flow_of(&msg.addr), self.wires[wire].ends[direction].host);
+        let (Some(flow), Some(host)) = (flow, host) else {
+            return;
+        };
+        let mut all = self.sniff.topics.values_mut();
+        let ends =
+            |of: &&mut Follow| of.flow == flow && of.opener != Some(host) && of.has_asked(host);
+        if let Some(follow) = all.find(ends) {
+            follow.ends_here(host);
+            self.cover.hit("version 1 ends before a base edge");
         }
     }
 
@@ -191,8 +215,7 @@ impl Net {
             .or_insert_with(|| Follow::new(flow, from, msg));
         let wrong = match self.wires[wire].base {
             true => None,
-            // Version 1 ends at a replica, which is not followed.
-            false if self.flows[flow].base || self.flows[flow].excuse == Some("rogue") => None,
+            false if self.flows[flow].excuse == Some("rogue") => None,
             false if follow.flow != flow => Some(("own node", String::from("another address"))),
             false => follow.question(msg, answered),
         };
@@ -207,13 +230,18 @@ impl Net {
             return;
         };
         let id = follow.flow;
-        if self.flows[id].base || self.flows[id].excuse == Some("rogue") {
-            return; // Version 1 ends at a replica; and who follows a rogue?
+        if self.flows[id].excuse == Some("rogue") {
+            return; // Who follows a rogue?
         }
         let flow = &self.flows[id];
+        // Before a base edge what was taken from the stream is in the link's hands until the socket has it.
+        let between = match side == TARGET && flow.base {
+            true => self.window_bytes_max + self.base_bytes_max,
+            false => 0,
+        };
         let heard = flow.limit_heard[side].max(EARLY_BYTES);
         let window_max = self.window_bytes_max.max(EARLY_BYTES);
-        let credit_max = flow.socks[side].given + window_max + EARLY_BYTES;
+        let credit_max = flow.socks[side].given + window_max + EARLY_BYTES + between;
         let host = self.wires[wire].ends[direction].host;
         if follow.grows(side, msg) {
             self.cover.hit("window grown");
@@ -235,7 +263,7 @@ impl Net {
         let ends = matches!(msg.r#type.as_str(), "closed" | "connect-failed");
         let expired = ends && msg.code == Reason::GraceExpired.code();
         let was_done = side == TARGET && flow.records[TARGET] == Some(Reason::Done);
-        if expired && was_done && follow.opener_holds_all() {
+        if expired && was_done && !flow.base && follow.opener_holds_all() {
             wrong = wrong.or(Some((
                 "outcome",
                 "what is complete is told as expired".into(),
@@ -260,14 +288,20 @@ impl Net {
         }
         let host = self.wires[wire].ends[1 - direction].host;
         let Some(side) = self.side_of(wire, 1 - direction, host, msg) else {
-            self.relay_hears(msg);
+            self.relay_hears(wire, host, msg);
             return None;
         };
         let follow = self.sniff.topics.get_mut(&msg.topic)?;
         let id = follow.flow;
         let flow = &self.flows[id];
-        if flow.base || flow.excuse == Some("rogue") {
+        if flow.excuse == Some("rogue") {
             return None;
+        }
+        if side == TARGET
+            && matches!(msg.r#type.as_str(), "connecting" | "resume")
+            && let Some(host) = host
+        {
+            follow.asked(wire, host, msg);
         }
         if side == CLIENT {
             match msg.r#type.as_str() {
@@ -283,7 +317,9 @@ impl Net {
         }
         let heard = follow.heard(wire, (side, host), msg);
         let flow = &mut self.flows[follow.flow];
-        flow.acceptor = follow.acceptor;
+        if !flow.base {
+            flow.acceptor = follow.acceptor;
+        }
         let limit = &mut flow.limit_heard[side];
         match heard {
             Heard::Anew => *limit = msg.limit,
@@ -315,12 +351,19 @@ impl Net {
             }
             Heard::Anew | Heard::Counted => {}
         }
-        (msg.r#type == "detached" && heard == Heard::Counted).then_some(id)
+        let here = side == CLIENT || !self.flows[id].base;
+        (msg.r#type == "detached" && heard == Heard::Counted && here).then_some(id)
     }
 }
 
 impl Net {
-    fn relay_hears(&mut self, msg: &StreamMsg) {
+    fn relay_hears(&mut self, wire: WireId, host: Option<HostId>, msg: &StreamMsg) {
+        let asks = matches!(msg.r#type.as_str(), "connecting" | "resume");
+        if let (Some(host), true) = (host, asks)
+            && let Some(follow) = self.sniff.topics.get_mut(&msg.topic)
+        {
+            follow.asked(wire, host, msg);
+        }
         if msg.r#type == "connect-failed" && msg.code == Reason::NodeOffline.code() {
             self.cover.hit("relay hears not-here");
             if let Some(follow) = self.sniff.topics.get(&msg.topic) {

@@ -314,7 +314,9 @@ impl<M: Machine> Host<M> {
         if self.is == Is::Hub {
             net.notes.push(Note::StreamEnded(self.proc));
             if !is_own {
-                return net.cover.hit("version 1 ended before a base edge");
+                return net.fail("one record", || {
+                    format!("a stream to {} ends that wasn't opened here", record.target)
+                });
             }
         }
         self.client_ended(net);

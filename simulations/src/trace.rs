@@ -89,6 +89,7 @@ pub const REQUIRED_OF_CLUSTERS: &[&str] = &[
     "client asks at another replica",
     "registry says where a node is",
     "registry's answer proved wrong",
+    "version 1 ends before a base edge",
     "lost with its link: between replicas",
     "lost with its link: a client's",
     "lost with its link: detached",

@@ -96,6 +96,8 @@ impl World {
         );
         let mut net = Net::new(Draw::new(seed, Concern::Network));
         (net.tight, net.resume) = (setup.tight, setup.config.streams.resume);
+        net.base_bytes_max = setup.config.streams.base_buffer_bytes_max
+            + setup.config.links.message_bytes_max as u64;
         net.window_bytes_max = setup.config.streams.window_bytes_max;
         let flows = std::mem::take(&mut setup.flows);
         let mut world = World {

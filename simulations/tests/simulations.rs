@@ -8,14 +8,17 @@ mod simulations {
     /// Seeds that once found something, with what.
     #[cfg(not(tunnel_canary))]
     const COMMITTED: &[u64] = &[
-        5,       // `connected` took more credit for granted than it was given
-        21,      // a dial for a stream that had ended before outputs were polled
-        101_387, // a `connect-failed` that said `done` left its stream behind
-        1235,    // an edge that spoke before its `connected` wrote the client's reply
+        5,         // `connected` took more credit for granted than it was given
+        21,        // a dial for a stream that had ended before outputs were polled
+        101_387,   // a `connect-failed` that said `done` left its stream behind
+        1235,      // an edge that spoke before its `connected` wrote the client's reply
         288, // an end between a new link and its `resume` was told with an epoch that the acceptor didn't know
         1065, // a stream of version 1 went on by a base link, with a limit without bound
         11_249, // a reader that was stuck earned credit by each new attachment
         17_044, // an opener that lacked the last bytes was told that all was done, and waited for ever
+        1_000_003, // a hub whose link was gone before it was told to leave waited for that turn
+        1_001_286, // a client that asked before it was told that its replica leaves was refused for good
+        1_004_828, // a replica passed a question on a second time, and the edge refused what it had accepted
     ];
     /// The fixed range.
     const SEEDS: std::ops::Range<u64> = 100_000..120_000;
