@@ -140,7 +140,7 @@ impl World {
                 Carries::Edge | Carries::Peer | Carries::Control => false,
             }
         };
-        (0..self.net.wires.len()).filter(live).collect()
+        self.net.live.iter().copied().filter(live).collect()
     }
 
     /// Once a second: which clients have a whole way to a replica that stays.

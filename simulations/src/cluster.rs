@@ -265,7 +265,7 @@ impl World {
         let mut wire = Wire::new(carries, node, to, self.setup.cluster.peer_shape);
         (wire.from, wire.attempt) = (Some(from), Some(attempt));
         wire.ends[UP].host = Some(host);
-        self.net.wires.push(wire);
+        self.net.add_wire(wire);
         let held = self.lines[from][to].held_until;
         for direction in [UP, DOWN] {
             self.net.hold(id, direction, held);
@@ -389,7 +389,7 @@ impl World {
             let wire = &self.net.wires[*wire];
             wire.from == Some(from) && wire.to == to && !wire.is_over()
         };
-        (0..self.net.wires.len()).filter(live).collect()
+        self.net.live.iter().copied().filter(live).collect()
     }
 
     /// Once a second: between which replicas the way is whole, both ways.
@@ -399,7 +399,8 @@ impl World {
         let is_up = |at: usize| self.replicas[at].is_some();
         let is_awake = |at: usize| self.net.procs[at].paused_until <= now;
         let mut joined = vec![vec![false; replicas]; replicas];
-        for wire in &self.net.wires {
+        for wire in &self.net.live {
+            let wire = &self.net.wires[*wire];
             let is_whole = wire.carries == Carries::Control
                 && wire.ends.iter().all(|end| end.link.is_some() && !end.mute)
                 && wire.is_flowing(now, shape);

@@ -76,9 +76,10 @@ impl Net {
             let pair = &mut self.excuses.pairs[from][to];
             *pair = until.max(*pair);
         }
-        // A client may be at either.
+        // A client is where its last whole link leads, or may come to either.
         self.excuse(why, |flow| {
-            flow.opener_at().is_none_or(|at| at == a || at == b)
+            let opener = flow.opener_at().or(flow.client_way.map(|(_, at)| at));
+            opener.is_none_or(|at| at == a || at == b)
         });
     }
 

@@ -174,7 +174,7 @@ impl World {
         let Some(link) = link else { return };
         let mut made = Wire::new(carries, node, to, shape);
         made.base = carries == Carries::Edge && self.plan_of(node).dialect == DialectChoice::Base;
-        self.net.wires.push(made);
+        self.net.add_wire(made);
         with_host!(&mut self.hosts[id], host => host.add_link(&mut self.net, link, wire, UP));
         self.net.send(wire, UP, item);
         match policy {

@@ -119,6 +119,8 @@ pub(crate) struct NodeState {
     /// When something was wrong last.
     pub(crate) disturbed_at: Nanos,
     pub(crate) rogue: bool,
+    /// A wire of it has spoken base.
+    pub(crate) has_base: bool,
     /// Its processes die, or take each other's place, until then.
     pub(crate) fatal_until: Nanos,
     /// The link breaks as it takes a message of this type, so many times.
@@ -178,6 +180,8 @@ pub(crate) struct Net {
     pub(crate) relay_bytes_max: u64,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) wires: Vec<Wire>,
+    /// Those that were not over when it was looked last.
+    pub(crate) live: Vec<WireId>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) notes: Vec<Note>,
     pub(crate) finishing: bool,
@@ -215,6 +219,7 @@ impl Net {
             relay_bytes_max: 0,
             nodes: Vec::new(),
             wires: Vec::new(),
+            live: Vec::new(),
             flows: Vec::new(),
             notes: Vec::new(),
             finishing: false,

@@ -2,6 +2,7 @@
 //! happens: `sniff` (wires), `host` and `tell` (drivers), `flow` (replies), `net` (time).
 
 use proto_core::Machine;
+use proto_core::reason::Reason;
 
 use crate::flow::{Ask, CLIENT, Read, TARGET};
 use crate::net::{HostId, SEC};
@@ -123,12 +124,10 @@ impl World {
                 Slot::Hub(host) => (host.node, host.most_pending()),
                 Slot::Edge(host) => (host.node, host.most_pending()),
             };
-            let in_base = self
-                .net
-                .wires
-                .iter()
-                .any(|wire| wire.node == node && wire.base);
-            let max = if in_base { window.max(base) } else { window };
+            let max = match self.net.nodes[node].has_base {
+                true => window.max(base),
+                false => window,
+            };
             if most > max {
                 self.net.fail("memory", || {
                     format!("node {node}: {most} bytes wait for one socket, of {max}")
@@ -140,9 +139,11 @@ impl World {
 
     /// A stream with data, credit and a live link moves.
     fn check_progress(&mut self) {
-        let now = self.net.now;
         for id in 0..self.net.flows.len() {
             let flow = &self.net.flows[id];
+            if !flow.is_live() {
+                continue;
+            }
             let stalls = self.node_may_stall(flow.node);
             let resumes = self.config.streams.resume
                 && self.may_go_on(flow)
@@ -174,7 +175,6 @@ impl World {
                 self.net.fail("progress", || line);
             }
         }
-        let _ = now;
     }
 
     /// Seconds until it is a stream's turn: all others on its link may each send a quantum before it.
@@ -214,16 +214,12 @@ impl World {
 
     /// In the base dialect one slow reader holds up its link.
     fn node_may_stall(&self, node: usize) -> bool {
-        let base = self
-            .net
-            .wires
-            .iter()
-            .any(|wire| wire.node == node && wire.base);
-        base && self
-            .net
-            .flows
-            .iter()
-            .any(|flow| flow.node == node && !flow.reads_fast())
+        self.net.nodes[node].has_base
+            && self
+                .net
+                .flows
+                .iter()
+                .any(|flow| flow.node == node && !flow.reads_fast())
     }
 
     /// Everything is over by the computed time, and came out as it should.
@@ -267,7 +263,7 @@ impl World {
     /// What a stream that nothing happened to must have come to.
     fn outcome(&mut self, id: usize) -> Option<String> {
         let flow = &self.net.flows[id];
-        let done = flow.records == [Some(proto_core::reason::Reason::Done); 2];
+        let done = flow.records == [Some(Reason::Done); 2];
         let own_doing = flow.plan.apps.iter().any(|app| app.reset_at.is_some());
         let gentle =
             !own_doing && flow.excuse != Some("rogue") && flow.excuse != Some("client left");
@@ -309,6 +305,9 @@ impl World {
             && (!flow.base || flow.reads_fast() && !self.node_may_stall(flow.node));
         if whole && !flow.is_complete() && !(flow.base && self.base_is_complete(id)) {
             return Some("not complete".into());
+        }
+        if whole && flow.records[CLIENT] != Some(Reason::Done) {
+            return Some(format!("told as {:?}", flow.records[CLIENT]));
         }
         let flow = &self.net.flows[id];
         if whole {

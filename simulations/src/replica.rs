@@ -183,7 +183,7 @@ impl World {
         } else {
             Dialect::Base
         };
-        self.net.wires[wire].base = dialect == Dialect::Base;
+        self.net.set_base(wire, dialect == Dialect::Base);
         self.net.send(wire, DOWN, Item::Headers { version_1 });
         let up = LinkUp {
             dialect,

@@ -234,7 +234,7 @@ impl World {
         let to = self.rogue.draw.index(self.setup.cluster.replicas);
         let mut made = Wire::new(Carries::Edge, node, to, self.shape_of(node));
         made.base = !version_1;
-        self.net.wires.push(made);
+        self.net.add_wire(made);
         self.net.wires[wire].ends[UP].rogue = true;
         let item = Item::Request {
             version_1,
@@ -264,7 +264,7 @@ impl World {
         match item {
             Item::Request { .. } => {
                 let version_1 = !self.rogue.draw.one_in(4);
-                self.net.wires[wire].base = !version_1;
+                self.net.set_base(wire, !version_1);
                 self.net.send(wire, DOWN, Item::Headers { version_1 });
                 self.net.after(MS, Event::Rogue(wire));
             }

@@ -187,9 +187,12 @@ impl Net {
         if self.wires[wire].carries == Carries::Edge {
             self.flows[flow].base = self.wires[wire].base;
         }
-        let known = self.sniff.topics.get(&msg.topic);
-        if known.is_some_and(|follow| follow.opener != from) {
-            return true; // It is passed on.
+        if let Some(follow) = self.sniff.topics.get_mut(&msg.topic)
+            && follow.opener != from
+        {
+            // It is passed on, whatever this replica was before.
+            follow.ends_at.retain(|host| Some(*host) != from);
+            return true;
         }
         if msg.r#type == "connecting" {
             self.flows[flow].detached_at[CLIENT] = None;

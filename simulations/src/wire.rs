@@ -170,6 +170,23 @@ impl Wire {
 }
 
 impl Net {
+    pub(crate) fn add_wire(&mut self, wire: Wire) {
+        self.nodes[wire.node].has_base |= wire.base;
+        self.live.push(self.wires.len());
+        self.wires.push(wire);
+    }
+
+    pub(crate) fn set_base(&mut self, wire: WireId, base: bool) {
+        self.wires[wire].base = base;
+        self.nodes[self.wires[wire].node].has_base |= base;
+    }
+
+    /// Forgets the wires that are over.
+    pub(crate) fn look_for_live(&mut self) {
+        let wires = &self.wires;
+        self.live.retain(|wire| !wires[*wire].is_over());
+    }
+
     /// Puts something on a wire. Room is the caller's matter.
     pub(crate) fn send(&mut self, wire: WireId, direction: usize, item: Item) {
         let now = self.now;

@@ -295,6 +295,7 @@ impl World {
             Event::ClientDone(host) => self.client_done(host),
             Event::EndPeers => self.end_peers(),
             Event::Tick => {
+                self.net.look_for_live();
                 self.look_for_pairs();
                 self.look_for_client_ways();
                 self.look_for_ways();
@@ -542,7 +543,7 @@ impl World {
                 && !wire.is_over()
                 && !wire.ends.iter().any(|end| end.rogue)
         };
-        (0..self.net.wires.len()).filter(live).collect()
+        self.net.live.iter().copied().filter(live).collect()
     }
 }
 
