@@ -1,4 +1,4 @@
-//! What an edge may not say before its `connected`.
+//! What an edge may not say before its `connected`, and before a `resumed` that proves that it holds the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto_core::hub::{LinkUp, OpenRequest};
 use proto_core::name::NodeName;
+use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
 use proto_core::target::Target;
-use proto_core::{Budget, Config, Dialect, Instant, Machine, NodeHub, Output, StreamId};
+use proto_core::{Budget, Config, Dialect, Instance, Instant, Machine, NodeHub, Output, StreamId};
 
 /// A hub that has sent its `connecting`, and that message.
 fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
@@ -16,15 +17,7 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
     let budget = Budget::new(1 << 20);
     let mut hub = NodeHub::new(node.clone(), Arc::new(Config::default()), budget, [1; 32]);
     let now = Instant::ZERO;
-    let up = LinkUp {
-        dialect: Dialect::V1,
-        instance: None,
-        spelling: node,
-        remote: String::new(),
-        draining: false,
-        wall_ms: 0,
-    };
-    let link = hub.link_up(up, now);
+    let link = hub.link_up(up("process.1"), now);
     let id = hub.open(
         OpenRequest {
             target: Target::loopback(22).expect("a target"),
@@ -44,6 +37,17 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
         .find(|msg| msg.r#type == "connecting")
         .expect("it asks");
     (hub, link, id, connecting)
+}
+
+fn up(instance: &str) -> LinkUp {
+    LinkUp {
+        dialect: Dialect::V1,
+        instance: Instance::parse(instance),
+        spelling: NodeName::parse("node-A").expect("a name"),
+        remote: String::new(),
+        draining: false,
+        wall_ms: 0,
+    }
 }
 
 fn replies(hub: &mut NodeHub) -> Vec<u16> {
@@ -88,4 +92,67 @@ fn a_failure_that_calls_itself_done_is_a_failure() {
     hub.handle_message(link, failed, Instant::ZERO);
     assert_eq!(replies(&mut hub), [502]);
     assert!(hub.stream_infos().is_empty(), "nothing is left of it");
+}
+
+/// A link that only says that it is of the stream's process has nothing but its word to show.
+#[test]
+fn what_comes_before_a_proof_counts_for_nothing() {
+    let (mut hub, link, id, connecting) = asked();
+    let connected = StreamMsg {
+        r#type: "connected".into(),
+        data: Bytes::from_static(b"process"),
+        limit: 1 << 20,
+        addr: String::new(),
+        key: Bytes::new(),
+        ..connecting.clone()
+    };
+    hub.handle_message(link, connected, Instant::ZERO);
+    assert_eq!(replies(&mut hub), [200]);
+    hub.handle_read(id, Bytes::from_static(b"secret"), Instant::ZERO);
+    hub.link_lost(link, LinkLoss::Silent, Instant::ZERO);
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let rogue = hub.link_up(up("process.2"), now);
+    hub.handle_timeout(now);
+    let resume = |hub: &mut NodeHub, now| {
+        std::iter::from_fn(|| hub.poll_transmit(rogue, now)).find(|msg| msg.r#type == "resume")
+    };
+    let asked = resume(&mut hub, now).expect("it asks whether that is so");
+    assert_eq!(asked.epoch, 2);
+    for kind in [
+        "content",
+        "window",
+        "eof",
+        "connected",
+        "connect-failed",
+        "resumed",
+    ] {
+        let forged = StreamMsg {
+            r#type: kind.into(),
+            data: Bytes::from_static(b"forged"),
+            key: Bytes::from_static(&[7; 16]),
+            ack: 1 << 30,
+            limit: 1 << 40,
+            addr: String::new(),
+            ..asked.clone()
+        };
+        hub.handle_message(rogue, forged, now);
+    }
+    while let Some(output) = hub.poll_output() {
+        assert!(!matches!(output, Output::Close { .. }), "{output:?}");
+    }
+    assert_eq!(hub.stream_infos().len(), 1, "it is kept");
+    assert_eq!(
+        hub.pending_write(id).count(),
+        0,
+        "nothing of it was believed"
+    );
+    assert!(!hub.take_shutdown(id, now));
+    let mut later = now;
+    let again = (0..20).find_map(|_| {
+        later += Duration::from_secs(1);
+        hub.handle_timeout(later);
+        while hub.poll_output().is_some() {}
+        resume(&mut hub, later)
+    });
+    assert_eq!(again.expect("it asks again").epoch, 3);
 }

@@ -440,6 +440,7 @@ impl NodeHub {
         if route.acceptor.is_some() || route.ended.is_some() {
             return;
         }
+        let is_resume = route.is_resume;
         let from_peer = self
             .mux
             .link(route.opener)
@@ -454,7 +455,13 @@ impl NodeHub {
                     return self.mux.accept_claim(id, link, now);
                 }
                 if !self.mux.lead_route(id, link, now) {
-                    self.refuse_claim(id, Reason::UnknownStream, now);
+                    // Another's claim to the same attachment is on its way. It may be a forged one, and says nothing about
+                    // the stream: a true opener asks again.
+                    let reason = match is_resume {
+                        true => Reason::NoAnswer,
+                        false => Reason::UnknownStream,
+                    };
+                    self.refuse_claim(id, reason, now);
                 }
             }
             Way::Peer(replica) => self.connect_peer(replica),

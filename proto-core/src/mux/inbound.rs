@@ -208,6 +208,11 @@ impl Mux {
             }
             return self.event(Event::Ignored("stream has ended"));
         }
+        // Whoever is at the other end of this link has yet to show that it holds the stream.
+        let refuses = matches!(kind, Kind::Closed | Kind::Detached);
+        if stream.is_asking() && !refuses && kind != Kind::Resumed {
+            return self.event(Event::Ignored("before its proof"));
+        }
         let result = match kind {
             Kind::Connected => {
                 stream.set_instance(String::from_utf8_lossy(&msg.data).into_owned());

@@ -93,6 +93,32 @@ fn a_stranger_with_a_peer_link_cannot_take_a_stream_over() {
     assert_eq!(world.got(Who::Edge, there), b"still here");
 }
 
+/// Whoever is second may be the true opener: it is to ask again, and at once.
+#[test]
+fn a_claim_that_meets_another_says_nothing_about_the_stream() {
+    let (mut world, here) = relayed();
+    world.send(Who::Hub(0), here, b"x");
+    let there = world.at_edge();
+    let forged = StreamMsg {
+        r#type: "resume".into(),
+        key: Bytes::from_static(&[7; 16]),
+        epoch: 9,
+        data: sniffed(&world, Who::Edge, "connected").data,
+        ..sniffed(&world, Who::Hub(0), "connecting")
+    };
+    let first = world.hubs[1].peer_up("rogue".into(), world.now);
+    world.hubs[1].handle_message(first, forged.clone(), world.now);
+    while world.hubs[1].poll_output().is_some() {} // It finds its way now.
+    let answers = by_another_way(&mut world, 1, forged);
+    let answers: Vec<(&str, u32)> = answers
+        .iter()
+        .map(|msg| (msg.r#type.as_str(), msg.code))
+        .collect();
+    assert_eq!(answers, [("detached", 20)]);
+    world.send(Who::Hub(0), here, b"y");
+    assert_eq!(world.got(Who::Edge, there), b"xy");
+}
+
 #[test]
 fn a_client_reaches_only_what_it_has_a_right_to() {
     let mut world = World::new(2, Config::default());
