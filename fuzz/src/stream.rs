@@ -131,6 +131,7 @@ impl End for NodeHub {
             trace_id: None,
             early,
             wait,
+            only_if_found: None,
             offline_since: None,
             resume: true,
         };

@@ -14,6 +14,8 @@ use core::time::Duration;
 
 /// For so long after its link was lost, or after this replica started, a known node is expected back any moment.
 const EXPECTED_BACK: Duration = Duration::from_secs(30);
+/// For so long the registry is waited for, where it alone may know a node.
+const FIND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Links that were told to leave, and have no streams, are waited for so long.
 const LINKS_LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Users whose parts of the budget are remembered.
@@ -30,6 +32,8 @@ pub struct CloudConfig {
     pub connects_max: usize,
     /// How long a CONNECT waits for a node that is expected back.
     pub node_wait: Duration,
+    /// There is a registry to ask who holds a node.
+    pub registry: bool,
     /// The CONNECT front's limits, for its texts.
     pub connect: Limits,
 }
@@ -41,6 +45,7 @@ impl Default for CloudConfig {
             links_per_second_max: 200,
             connects_max: 10_000,
             node_wait: Duration::from_secs(3),
+            registry: false,
             connect: Limits::default(),
         }
     }
@@ -77,6 +82,8 @@ pub enum Admission {
         target: Target,
         /// How long to wait for a link.
         wait: Duration,
+        /// It isn't expected here: why the CONNECT is refused once the registry names nobody either.
+        only_if_found: Option<Reason>,
         /// Since when the node is away.
         offline_since: Option<WallTime>,
         /// The asker's part of the budget.
@@ -275,7 +282,8 @@ impl Cloud {
             return Admission::Refuse(Reply::refused(Reason::UserForbidden, &context));
         }
         let seen = self.nodes.get(&node);
-        if seen.is_none() && !self.listed.contains(&node) {
+        let is_known = seen.is_some() || self.listed.contains(&node);
+        if !is_known && !self.config.registry {
             return Admission::Refuse(Reply::refused(Reason::UnknownNode, &context));
         }
         if self.draining {
@@ -287,8 +295,14 @@ impl Cloud {
         let offline_since = seen.and_then(|seen| seen.lost).map(|(_, wall)| wall);
         let here = seen.is_some_and(|seen| seen.links > 0 || seen.elsewhere);
         let last_seen = seen.and_then(|seen| seen.lost).map(|(at, _)| at);
-        let expected = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
-        if !here && (expected >= EXPECTED_BACK || self.config.node_wait.is_zero()) {
+        let away_for = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
+        let is_expected = is_known && away_for < EXPECTED_BACK && !self.config.node_wait.is_zero();
+        let only_if_found = match (here || is_expected, is_known) {
+            (true, _) => None,
+            (false, true) => Some(Reason::NodeOffline),
+            (false, false) => Some(Reason::UnknownNode),
+        };
+        if only_if_found.is_some() && !self.config.registry {
             let context = Context {
                 offline_since,
                 retry_after: Some(EXPECTED_BACK),
@@ -301,7 +315,11 @@ impl Cloud {
         Admission::Open {
             node,
             target,
-            wait: self.config.node_wait,
+            wait: match only_if_found {
+                None => self.config.node_wait,
+                Some(_) => FIND_TIMEOUT,
+            },
+            only_if_found,
             offline_since,
             user_budget,
         }
@@ -415,6 +433,24 @@ mod tests {
             status(cloud.admit_connect(&request("node-B"), None, at(0))),
             404
         );
+    }
+
+    #[test]
+    fn where_there_is_a_registry_it_is_asked_for_whom_nobody_expects() {
+        let config = CloudConfig {
+            registry: true,
+            ..CloudConfig::default()
+        };
+        let mut cloud = cloud(config);
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut asked = |host, seconds| match cloud.admit_connect(&request(host), None, at(seconds))
+        {
+            Admission::Open { only_if_found, .. } => only_if_found,
+            Admission::Refuse(reply) => panic!("{host}: {}", reply.status()),
+        };
+        assert_eq!(asked("node-A", 29), None, "it may come by itself");
+        assert_eq!(asked("node-A", 30), Some(Reason::NodeOffline));
+        assert_eq!(asked("node-B", 0), Some(Reason::UnknownNode));
     }
 
     #[test]

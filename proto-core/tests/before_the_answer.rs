@@ -27,6 +27,7 @@ fn asked() -> (NodeHub, proto_core::LinkId, StreamId, StreamMsg) {
             trace_id: None,
             early: Bytes::new(),
             wait: Duration::ZERO,
+            only_if_found: None,
             offline_since: None,
             resume: true,
         },

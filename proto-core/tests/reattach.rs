@@ -45,6 +45,7 @@ fn detached(budget: &Budget, instance: Option<&'static str>) -> (NodeHub, Stream
             trace_id: None,
             early: Bytes::new(),
             wait: Duration::ZERO,
+            only_if_found: None,
             offline_since: None,
             resume: true,
         },

@@ -440,14 +440,16 @@ impl World {
         let Some(replica) = &mut self.replicas[at] else {
             return;
         };
-        let (target, wait, offline_since) = match replica.cloud.admit_connect(request, None, now) {
+        let admission = replica.cloud.admit_connect(request, None, now);
+        let (target, wait, only_if_found, offline_since) = match admission {
             Admission::Refuse(reply) => return self.refuse(id, &reply.into_bytes()),
             Admission::Open {
                 target,
                 wait,
+                only_if_found,
                 offline_since,
                 ..
-            } => (target, wait, offline_since),
+            } => (target, wait, only_if_found, offline_since),
         };
         let node = self.net.flows[id].node;
         let Some(host) = self.hub(at, node) else {
@@ -461,6 +463,7 @@ impl World {
             trace_id: None,
             early: request.early.clone(),
             wait,
+            only_if_found,
             offline_since,
             resume: true,
         };

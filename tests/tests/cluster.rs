@@ -419,6 +419,33 @@ fn without_dns_the_file_itself_is_asked() {
 }
 
 #[test]
+fn a_node_that_only_the_registry_knows_is_known() {
+    let world = World::new();
+    let echo = Target::echo();
+    let hosts = world.write("hosts", "");
+    let few = world.write("tokens-of-few", &format!("node-B:{TOKEN}\n"));
+    let cluster = with_an_unknown_third(&world, |at, settings| {
+        let settings = settings
+            .set("registry.kind", "hosts")
+            .set("registry.address", ip(at))
+            .set("registry.hosts_file", hosts.to_str().unwrap());
+        match at {
+            2 => settings.set("tokens.file", few.to_str().unwrap()),
+            _ => settings,
+        }
+    });
+    let refused = |node: &str| {
+        let reply = Connect::try_open(&cluster.replicas[2].connect, node).unwrap();
+        reply.unwrap_err().code()
+    };
+    assert_eq!(refused("node-A:22"), 404, "not even the registry");
+    let _edge = edge_at(&world, &cluster, &[1], &echo.address());
+    cluster.open(2, "node-A").echo(b"known by the file alone");
+    assert_eq!(refused("node-D:22"), 404);
+    assert_eq!(refused("node-B:22"), 503, "known and away");
+}
+
+#[test]
 fn a_token_makes_a_cluster_too() {
     let world = World::new();
     let echo = Target::echo();

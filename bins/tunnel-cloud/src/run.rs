@@ -180,6 +180,7 @@ fn settings(
             links_per_second_max: config.grpc.links_per_second_max,
             connects_max: limits.connects_max as usize,
             node_wait: limits.node_wait,
+            registry: config.registry.kind != RegistryKind::Memory,
             connect: connect::Limits {
                 header_bytes_max: limits.header_bytes_max as usize,
                 header_timeout: limits.header_timeout,

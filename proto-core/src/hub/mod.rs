@@ -49,6 +49,8 @@ pub struct OpenRequest {
     pub early: Bytes,
     /// How long to wait for the node's link, if there is none.
     pub wait: Duration,
+    /// The node isn't expected: why it is refused once the registry names nobody.
+    pub only_if_found: Option<Reason>,
     /// Since when the node is away, for the reply.
     pub offline_since: Option<WallTime>,
     /// Whether it may outlive its link, as far as the listener and the user go.
@@ -63,6 +65,7 @@ struct Asking {
     offline_since: Option<WallTime>,
     asked_at: Instant,
     wait: Duration,
+    only_if_found: Option<Reason>,
     /// It has no way now.
     waits_until: Option<Instant>,
     /// The node was not there.
@@ -128,6 +131,7 @@ impl NodeHub {
                 offline_since: open.offline_since,
                 asked_at: now,
                 wait: open.wait,
+                only_if_found: open.only_if_found,
                 waits_until: None,
                 tried: Vec::new(),
             },
@@ -210,7 +214,8 @@ impl NodeHub {
     fn waited_enough(&mut self, id: StreamId, now: Instant) {
         if let Some(asking) = self.asking.get_mut(&id) {
             asking.waits_until = None;
-            self.mux.fail(id, Reason::NodeOffline, now);
+            let reason = asking.only_if_found.unwrap_or(Reason::NodeOffline);
+            self.mux.fail(id, reason, now);
         } else {
             self.give_up_claim(id, now);
         }

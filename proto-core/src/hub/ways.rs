@@ -173,8 +173,27 @@ impl NodeHub {
 
     /// The registry's answer: replicas that this one is connected to, the likeliest first.
     pub fn handle_found(&mut self, replicas: Vec<ReplicaId>, now: Instant) {
+        let nobody = replicas.is_empty();
         self.ways.found = replicas;
         self.look_around(now);
+        if nobody {
+            self.refuse_unexpected(now);
+        }
+    }
+
+    /// Those who ask for a node that only the registry might have known.
+    fn refuse_unexpected(&mut self, now: Instant) {
+        let refused: Vec<(StreamId, Reason)> = self
+            .asking
+            .iter()
+            .filter(|(_, asking)| asking.waits_until.is_some())
+            .filter(|(_, asking)| self.way("", false, &asking.tried) == Way::Nowhere)
+            .filter_map(|(id, asking)| Some((*id, asking.only_if_found?)))
+            .collect();
+        for (id, reason) in refused {
+            self.stop_waiting(id);
+            self.mux.fail(id, reason, now);
+        }
     }
 
     /// "The later one wins": another process's link, set up elsewhere after the one here, ends it, unless either drains.

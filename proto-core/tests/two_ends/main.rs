@@ -199,6 +199,7 @@ impl World {
             trace_id: None,
             early: Bytes::from_static(early),
             wait: Duration::from_secs(3),
+            only_if_found: None,
             offline_since: None,
             resume: true,
         };

@@ -347,6 +347,7 @@ fn a_stream_that_may_not_outlive_its_link_ends_with_it() {
         trace_id: None,
         early: Bytes::new(),
         wait: Duration::from_secs(3),
+        only_if_found: None,
         offline_since: None,
         resume: false,
     };

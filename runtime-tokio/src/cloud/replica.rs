@@ -150,6 +150,7 @@ impl Replica {
                 node,
                 target,
                 wait,
+                only_if_found,
                 offline_since,
                 user_budget,
             } => {
@@ -161,6 +162,7 @@ impl Replica {
                     trace_id: request.trace_id,
                     early: request.early,
                     wait,
+                    only_if_found,
                     offline_since,
                     resume: resume && user.is_none_or(|user| user.resume),
                 };
