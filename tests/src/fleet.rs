@@ -18,7 +18,7 @@ pub struct Fleet {
     pub edge: Edge,
     /// What node-A's port 22 is.
     pub sshd: Sshd,
-    /// The user's configuration; its proxies lead to the first replica.
+    /// The user's configuration; its proxies lead to the first replica, its links to any.
     pub ssh: Ssh,
     /// Keys, tokens, configuration, logs.
     pub world: World,
@@ -47,14 +47,14 @@ impl Fleet {
         let addresses: Vec<String> = clouds.iter().map(|cloud| cloud.grpc.clone()).collect();
         let settings = world
             .edge_settings("node-A", "", &sshd.address())
-            .set("cloud.addresses", addresses);
+            .set("cloud.addresses", addresses.clone());
         let settings = edge(settings, &networks, &clouds);
         let edge = networks.edge.enter(|| {
             let mut edge = world.edge_with("node-A", settings);
             edge.process.wait_status("link", "up", secs(10));
             edge
         });
-        let ssh = Ssh::new(&world, &clouds[0]);
+        let ssh = Ssh::new(&world, &clouds[0]).by_links(&world, &addresses.join(","));
         Self {
             clouds,
             edge,

@@ -9,6 +9,11 @@ pub fn get(address: &str, path: &str) -> (u16, String) {
     request(address, "GET", path, &[])
 }
 
+/// The same of one that may not be there.
+pub fn try_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    try_request(address, "GET", path, &[])
+}
+
 /// A request with headers: status and body.
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     try_request(address, method, path, headers)

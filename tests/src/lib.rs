@@ -7,6 +7,7 @@
 
 pub mod base_peers;
 pub mod binaries;
+pub mod client;
 pub mod cluster;
 pub mod connect;
 pub mod coredns;
@@ -20,6 +21,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod netns;
 pub mod nodes;
+pub mod opener;
 pub mod openssh;
 pub mod pki;
 pub mod process;

@@ -16,6 +16,12 @@ impl Metrics {
         Self { text }
     }
 
+    /// The same of one that may have ended.
+    pub fn try_read(admin: &str) -> Option<Self> {
+        let (code, text) = http::try_get(admin, "/metrics").ok()?;
+        (code == 200).then_some(Self { text })
+    }
+
     /// The sum of all samples of `name` (with its `tunnel_` prefix left out) whose labels hold all of `labels`; 0 when
     /// there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {

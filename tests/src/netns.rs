@@ -34,8 +34,12 @@ pub struct Networks {
 
 /// The interface at the edge's end of its line.
 pub const LINE: &str = "line";
+/// The interface at the user's end of theirs.
+pub const DESK: &str = "desk";
 /// The edge's address at first.
 pub const EDGE_ADDRESS: &str = "10.77.0.2";
+/// The user's.
+pub const CLIENT_ADDRESS: &str = "10.77.1.2";
 /// Replicas that the cloud's network has addresses for.
 pub const REPLICAS: usize = 3;
 
@@ -44,10 +48,10 @@ pub fn replica_address(number: usize) -> String {
     format!("10.77.2.{number}")
 }
 
-/// A way to cut the edge's line.
+/// A way to cut a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The interface is down: the edge's machine knows.
+    /// The interface is down: the end's machine knows.
     Down,
     /// Nothing gets through in either direction, and nobody is told.
     Drop,
@@ -139,7 +143,7 @@ impl Networks {
             edge,
             client,
         } = &networks;
-        for (far, name, net) in [(edge, LINE, 0), (client, "desk", 1)] {
+        for (far, name, net) in [(edge, LINE, 0), (client, DESK, 1)] {
             far.ip(&format!(
                 "link add name {name} type veth peer name to-{name} netns {}",
                 cloud.path()
@@ -154,26 +158,58 @@ impl Networks {
             cloud.ip(&format!("addr add {}/32 dev lo", replica_address(number)));
         }
         // The kernel tells of a carrier with a delay: that must not be the first thing that happens in a test.
-        wait_until("the edge's line is up", secs(10), || {
-            let shown = edge.run("ip", "iproute2", &format!("-brief link show dev {LINE}"));
-            shown.split_whitespace().any(|word| word == "UP")
-        });
+        for (far, name) in [(edge, LINE), (client, DESK)] {
+            wait_until("the line is up", secs(10), || {
+                let shown = far.run("ip", "iproute2", &format!("-brief link show dev {name}"));
+                shown.split_whitespace().any(|word| word == "UP")
+            });
+        }
         edge.iptables(&format!(
             "-A INPUT -i {LINE} -m conntrack --ctstate NEW,INVALID -j DROP"
         ));
         networks
     }
 
-    /// Cuts the edge's line until [`Networks::mend`].
+    /// The edge's line to the cloud.
+    pub fn edge_line(&self) -> Line<'_> {
+        Line {
+            end: &self.edge,
+            name: LINE,
+            gateway: "10.77.0.1",
+        }
+    }
+
+    /// The user's line to the cloud.
+    pub fn client_line(&self) -> Line<'_> {
+        Line {
+            end: &self.client,
+            name: DESK,
+            gateway: "10.77.1.1",
+        }
+    }
+}
+
+/// An end's line to the cloud's network.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    end: &'a Namespace,
+    name: &'static str,
+    gateway: &'static str,
+}
+
+impl Line<'_> {
+    /// Cuts it until [`Line::mend`].
     pub fn cut(&self, how: Cut) {
         let both_ways = |target: &str| {
             for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
-                self.edge
-                    .iptables(&format!("-I {chain} {direction} {LINE} -p tcp -j {target}"));
+                self.end.iptables(&format!(
+                    "-I {chain} {direction} {} -p tcp -j {target}",
+                    self.name
+                ));
             }
         };
         match how {
-            Cut::Down => self.edge.ip(&format!("link set dev {LINE} down")),
+            Cut::Down => self.end.ip(&format!("link set dev {} down", self.name)),
             Cut::Drop => both_ways("DROP"),
             Cut::Reset => {
                 both_ways("REJECT --reject-with tcp-reset");
@@ -186,28 +222,33 @@ impl Networks {
     pub fn mend(&self, how: Cut) {
         match how {
             Cut::Down => {
-                self.edge.ip(&format!("link set dev {LINE} up"));
-                // It went with the interface.
-                self.edge.ip("route replace default via 10.77.0.1");
+                self.end.ip(&format!("link set dev {} up", self.name));
+                self.restore_route(); // It went with the interface.
             }
             Cut::Drop | Cut::Reset => {
                 for chain in ["INPUT", "OUTPUT"] {
-                    self.edge.iptables(&format!("-D {chain} 1"));
+                    self.end.iptables(&format!("-D {chain} 1"));
                 }
             }
         }
     }
 
-    /// Resets the edge's connections to the replicas, and takes new ones.
+    /// Resets the connections to the replicas, and takes new ones.
     pub fn reset(&self) {
-        self.edge.reset_connections("10.77.2.0/24");
+        self.end.reset_connections("10.77.2.0/24");
     }
 
-    /// Gives the edge's machine another address instead of its own.
-    pub fn move_edge(&self, from: &str, to: &str) {
-        self.edge.ip(&format!("addr del {from}/24 dev {LINE}"));
-        self.edge.ip(&format!("addr add {to}/24 dev {LINE}"));
-        self.edge.ip("route replace default via 10.77.0.1");
+    /// Gives the machine another address instead of its own.
+    pub fn move_to(&self, from: &str, to: &str) {
+        self.end
+            .ip(&format!("addr del {from}/24 dev {}", self.name));
+        self.end.ip(&format!("addr add {to}/24 dev {}", self.name));
+        self.restore_route();
+    }
+
+    fn restore_route(&self) {
+        self.end
+            .ip(&format!("route replace default via {}", self.gateway));
     }
 }
 

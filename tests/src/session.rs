@@ -1,11 +1,15 @@
 //! SSH sessions that must outlive what happens to their line: one that bytes run through all the time, one that waits.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::openssh::{Ssh, success};
 use crate::wait::{millis, secs, wait_until};
@@ -59,6 +63,7 @@ fn byte_at(position: u64) -> u8 {
 
 fn spawn(mut command: Command) -> (Child, ChildStdin, ChildStdout) {
     let piped = command
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -73,13 +78,22 @@ impl Busy {
         Self::start_at(ssh, alias, BLOCK, PACE)
     }
 
+    /// The same through a program that takes a stream by itself and gives back what it is given.
+    pub fn through(command: Command) -> Self {
+        Self::run(command, BLOCK, PACE)
+    }
+
     /// One of many: with fewer bytes, so that all of them together leave the processors to what is measured.
     pub fn start_quiet(ssh: &Ssh, alias: &str) -> Self {
         Self::start_at(ssh, alias, QUIET_BLOCK, QUIET_PACE)
     }
 
     fn start_at(ssh: &Ssh, alias: &str, block: usize, pace: Duration) -> Self {
-        let (child, mut input, mut output) = spawn(ssh.login(alias, "cat"));
+        Self::run(ssh.login(alias, "cat"), block, pace)
+    }
+
+    fn run(command: Command, block: usize, pace: Duration) -> Self {
+        let (child, mut input, mut output) = spawn(command);
         let stop = Arc::new(AtomicBool::new(false));
         let arrivals = Arc::new((
             Mutex::new(Arrivals {
@@ -148,15 +162,27 @@ impl Busy {
         std::mem::take(&mut arrivals.longest_gap)
     }
 
+    /// Sends a signal to all of its processes.
+    pub fn signal(&self, signal: Signal) {
+        killpg(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
     /// Ends it in good order: what was sent has all come back. The bytes.
     #[track_caller]
     pub fn finish(self) -> u64 {
+        self.finish_told().0
+    }
+
+    /// The same, and what its user was told.
+    #[track_caller]
+    pub fn finish_told(self) -> (u64, String) {
         self.stop.store(true, Ordering::SeqCst);
         let sent = self.sending.join().expect("the sender");
         let received = self.receiving.join().expect("the receiver");
-        success("ssh", &self.child.wait_with_output().unwrap());
+        let output = self.child.wait_with_output().unwrap();
+        success("ssh", &output);
         assert_eq!(sent, received, "bytes sent and received");
-        sent
+        (sent, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
 
@@ -200,11 +226,18 @@ impl Idle {
         assert_eq!(got.as_deref(), Ok(line), "the session's answer");
     }
 
-    /// Ends it in good order.
+    /// Sends a signal to all of its processes.
+    pub fn signal(&self, signal: Signal) {
+        killpg(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Ends it in good order. What its user was told.
     #[track_caller]
-    pub fn finish(self) {
+    pub fn finish(self) -> String {
         drop(self.input);
-        success("ssh", &self.child.wait_with_output().unwrap());
+        let output = self.child.wait_with_output().unwrap();
+        success("ssh", &output);
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// Waits for an end that its user didn't ask for: its status, and what the user was told.

@@ -2,67 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tunnel_tests::binaries::binary;
+use nix::sys::signal::Signal;
+use tunnel_tests::client::Client;
 use tunnel_tests::cutter::Cutter;
-use tunnel_tests::openssh::client_config;
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{millis, secs, wait_until};
 use tunnel_tests::{Cloud, Edge, World};
-
-/// A `tunnel connect` that runs.
-struct Client {
-    child: Child,
-}
-
-impl Client {
-    fn start(world: &World, grpc: &str, node: &str) -> Client {
-        Client::with_token(world, grpc, node, "alice-bearer-token")
-    }
-
-    fn with_token(world: &World, grpc: &str, node: &str, token: &str) -> Client {
-        let config = client_config(world, grpc, token);
-        let child = Command::new(binary("tunnel"))
-            .arg("--config")
-            .arg(config)
-            .args(["connect", node, "22"])
-            .env_remove("TUNNEL_SERVER")
-            .env_remove("TUNNEL_TOKEN")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Client { child }
-    }
-
-    /// Says something that an echo answers.
-    #[track_caller]
-    fn echo(&mut self, word: &[u8]) {
-        self.child.stdin.as_mut().unwrap().write_all(word).unwrap();
-        let mut back = vec![0; word.len()];
-        let stdout = self.child.stdout.as_mut().unwrap();
-        stdout.read_exact(&mut back).unwrap();
-        assert_eq!(back, word);
-    }
-
-    /// Ends stdin; what comes after that, and how it ends.
-    fn finish(mut self) -> (Vec<u8>, String, ExitStatus) {
-        drop(self.child.stdin.take());
-        let output = self.child.wait_with_output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.stdout, error, output.status)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-}
 
 /// An echo behind an edge, and the edge's cloud.
 fn echoing(world: &World) -> (Target, Cloud, Edge) {

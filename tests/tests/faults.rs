@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::path::Path;
 use std::process::Command;
@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tunnel_tests::binaries::program;
+use tunnel_tests::client::Client;
 use tunnel_tests::cutter::{Cutter, Limits};
 use tunnel_tests::fleet::Fleet;
 use tunnel_tests::metrics::Metrics;
-use tunnel_tests::netns::{Cut, EDGE_ADDRESS, Networks, replica_address};
-use tunnel_tests::openssh::success;
+use tunnel_tests::netns::{CLIENT_ADDRESS, Cut, EDGE_ADDRESS, Networks, replica_address};
+use tunnel_tests::openssh::{TUNNEL_SSH, success};
 use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{is_long, millis, secs, wait_until};
@@ -43,10 +44,16 @@ struct Sessions<'a> {
 
 impl<'a> Sessions<'a> {
     fn start(fleet: &'a Fleet) -> Self {
-        let (busy, mut idle) = fleet
-            .networks
-            .client
-            .enter(|| (Busy::start(&fleet.ssh, "nc"), Idle::start(&fleet.ssh, "nc")));
+        Self::by(fleet, "nc")
+    }
+
+    fn by(fleet: &'a Fleet, alias: &str) -> Self {
+        let (busy, mut idle) = fleet.networks.client.enter(|| {
+            (
+                Busy::start(&fleet.ssh, alias),
+                Idle::start(&fleet.ssh, alias),
+            )
+        });
         idle.ask("before");
         busy.stall();
         Self { fleet, busy, idle }
@@ -73,11 +80,17 @@ impl<'a> Sessions<'a> {
     }
 
     fn finish(self) {
-        let resumed = self.fleet.cloud_metrics(1).sum("resumes_total", &[]);
-        let bytes = self.busy.finish();
-        self.idle.finish();
+        self.finish_told();
+    }
+
+    /// What their users were told: the busy one's, and the idle one's.
+    fn finish_told(self) -> [String; 2] {
+        let resumed = self.fleet.edge_metrics().sum("resumes_total", &[]);
+        let (bytes, told) = self.busy.finish_told();
+        let told = [told, self.idle.finish()];
         println!("measured: {bytes} bytes there and back, {resumed} streams resumed");
         assert!(resumed >= 1.0, "no link was lost, so nothing was tested");
+        told
     }
 }
 
@@ -86,11 +99,11 @@ fn outlive(how: Cut, name: &str) {
     let mut sessions = Sessions::start(&fleet);
     let lengths: &[u64] = if is_long() { &[1, 10, 60] } else { &[1, 10] };
     for length in lengths {
-        fleet.networks.cut(how);
+        fleet.networks.edge_line().cut(how);
         // The line is gone for so long: that is the fault, not a wait for something.
         thread::sleep(secs(*length));
         let back_at = Instant::now();
-        fleet.networks.mend(how);
+        fleet.networks.edge_line().mend(how);
         // In a second nobody gives a link up, but for a reset.
         let limit = if *length == 1 {
             SENT_AGAIN_MAX
@@ -124,7 +137,7 @@ fn sessions_outlive_a_new_address() {
     let moves = [(EDGE_ADDRESS, "10.77.0.3"), ("10.77.0.3", EDGE_ADDRESS)];
     for (from, to) in moves {
         let moved_at = Instant::now();
-        fleet.networks.move_edge(from, to);
+        fleet.networks.edge_line().move_to(from, to);
         sessions.move_again(&format!("address {to} for {from}"), moved_at, BACK_MAX);
     }
     sessions.finish();
@@ -140,6 +153,91 @@ fn sessions_outlive_a_frozen_edge() {
     fleet.edge.process.signal(Signal::SIGCONT);
     sessions.move_again("edge frozen for 20 s", back_at, BACK_MAX);
     sessions.finish();
+}
+
+/// How often a user was told that it is reconnecting. Each time it was told that it is back, and nothing else.
+#[track_caller]
+fn told(told: &str) -> usize {
+    let of = |words| told.matches(words).count();
+    let (lost, back) = (
+        of("the connection was lost, reconnecting"),
+        of("connected again"),
+    );
+    assert_eq!((lost, told.lines().count()), (back, lost + back), "{told}");
+    lost
+}
+
+/// The user's own line, beneath `tunnel ssh`.
+fn outlive_at_the_desk(how: Cut, name: &str) {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::by(&fleet, TUNNEL_SSH);
+    let line = fleet.networks.client_line();
+    let lengths: &[u64] = if is_long() { &[1, 12, 60] } else { &[1, 12] };
+    for length in lengths {
+        line.cut(how);
+        thread::sleep(secs(*length));
+        let back_at = Instant::now();
+        line.mend(how);
+        let limit = if *length == 1 {
+            SENT_AGAIN_MAX
+        } else {
+            BACK_MAX
+        };
+        let what = format!("{name} at the user's for {length} s");
+        sessions.move_again(&what, back_at, limit);
+    }
+    let [busy, idle] = sessions.finish_told().map(|words| told(&words));
+    // In a second nobody says a word; of what an idle one does not notice it has nothing to say.
+    assert_eq!(busy, lengths.len() - 1);
+    assert!(idle <= busy, "{idle}");
+}
+
+#[test]
+fn tunnel_ssh_outlives_its_own_line_that_swallows_everything() {
+    outlive_at_the_desk(Cut::Drop, "DROP both ways");
+}
+
+#[test]
+fn tunnel_ssh_outlives_resets_of_its_own_line() {
+    outlive_at_the_desk(Cut::Reset, "RST");
+}
+
+#[test]
+fn tunnel_ssh_outlives_a_new_address() {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::by(&fleet, TUNNEL_SSH);
+    let moves = [(CLIENT_ADDRESS, "10.77.1.3"), ("10.77.1.3", CLIENT_ADDRESS)];
+    for (from, to) in moves {
+        let moved_at = Instant::now();
+        fleet.networks.client_line().move_to(from, to);
+        let what = format!("address {to} for {from} at the user's");
+        sessions.move_again(&what, moved_at, BACK_MAX);
+    }
+    let words = sessions.finish_told();
+    assert_eq!(words, ["", ""], "it did not take long");
+}
+
+/// A laptop that sleeps: nothing of it runs, and its cloud gives it up meanwhile.
+#[test]
+fn tunnel_ssh_outlives_a_sleep() {
+    let fleet = Fleet::start(1, plain);
+    let mut sessions = Sessions::by(&fleet, TUNNEL_SSH);
+    let both = |signal| {
+        sessions.busy.signal(signal);
+        sessions.idle.signal(signal);
+    };
+    both(Signal::SIGSTOP);
+    thread::sleep(secs(20));
+    assert_eq!(
+        fleet.cloud_metrics(1).sum("links", &[("kind", "client")]),
+        0.0
+    );
+    let back_at = Instant::now();
+    both(Signal::SIGCONT);
+    sessions.move_again("user's machine asleep for 20 s", back_at, BACK_MAX);
+    for words in sessions.finish_told() {
+        told(&words);
+    }
 }
 
 /// A tenth of the wait, with heartbeats of a tenth, unless full lengths are asked for.
@@ -211,11 +309,11 @@ fn a_copy_arrives_whole_through_random_cuts() {
             fs::metadata(&copy).is_ok_and(|copy| copy.len() >= *place)
         });
         match number % 3 {
-            0 => fleet.networks.reset(),
+            0 => fleet.networks.edge_line().reset(),
             1 => fleet.networks.cloud.reset_connections("10.77.0.0/24"),
             _ => {
-                fleet.networks.cut(Cut::Reset);
-                fleet.networks.mend(Cut::Reset);
+                fleet.networks.edge_line().cut(Cut::Reset);
+                fleet.networks.edge_line().mend(Cut::Reset);
             }
         }
     }
@@ -242,19 +340,20 @@ fn sum(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-#[test]
-fn a_black_hole_is_found_in_time() {
-    // What it says, it says without being asked, so that the edge has bytes that nobody acks.
-    let chatter = |mut socket: std::net::TcpStream| {
+/// What it says, it says without being asked, so that whoever passes it on has bytes that nobody acks.
+fn chatter() -> Target {
+    Target::serve(|mut socket| {
         while socket.write_all(b".").is_ok() {
             thread::sleep(millis(50));
         }
-    };
+    })
+}
+
+#[test]
+fn a_black_hole_is_found_in_time() {
     let mut targets = Vec::new();
     let fleet = Fleet::start(1, |settings, networks, _| {
-        targets = networks
-            .edge
-            .enter(|| vec![Target::echo(), Target::serve(chatter)]);
+        targets = networks.edge.enter(|| vec![Target::echo(), chatter()]);
         settings
             .set("targets.map.22", targets[0].address())
             .set("targets.map.23", targets[1].address())
@@ -273,7 +372,7 @@ fn a_black_hole_is_found_in_time() {
             (&talking.socket).read_exact(&mut [0; 3]).unwrap();
         }
         let start = Instant::now();
-        fleet.networks.cut(Cut::Drop);
+        fleet.networks.edge_line().cut(Cut::Drop);
         if waits {
             open.socket.write_all(b"waits").unwrap();
         }
@@ -301,11 +400,72 @@ fn a_black_hole_is_found_in_time() {
             ],
         );
         assert!(at_cloud <= limit && at_edge <= limit, "{what}");
-        fleet.networks.mend(Cut::Drop);
+        fleet.networks.edge_line().mend(Cut::Drop);
         if waits {
             let mut back = [0; 5];
             open.socket.read_exact(&mut back).unwrap();
             assert_eq!(&back, b"waits");
+        }
+    }
+}
+
+/// The same beneath `tunnel connect`. Three seconds after it has found out it says so.
+#[test]
+fn a_black_hole_at_the_user_s_is_found_in_time() {
+    const TOLD_AFTER: Duration = secs(3);
+    for (waits, limit) in [(false, secs(15)), (true, secs(5))] {
+        let mut target = None;
+        let fleet = Fleet::start(1, |settings, networks, _| {
+            let serve = || if waits { chatter() } else { Target::echo() };
+            let target = target.insert(networks.edge.enter(serve));
+            settings.set("targets.map.22", target.address())
+        });
+        let grpc = &fleet.clouds[0].grpc;
+        let start = || Client::start(&fleet.world, grpc, "node-A");
+        let mut client = fleet.networks.client.enter(start);
+        match waits {
+            true => {
+                let stdout = client.child.stdout.as_mut().unwrap();
+                stdout.read_exact(&mut [0; 3]).unwrap();
+            }
+            false => client.echo(b"here"),
+        }
+        let mut words = BufReader::new(client.child.stderr.take().unwrap()).lines();
+        let start = Instant::now();
+        fleet.networks.client_line().cut(Cut::Drop);
+        if waits {
+            let stdin = client.child.stdin.as_mut().unwrap();
+            stdin.write_all(b"waits").unwrap();
+        }
+        let (at_cloud, at_client) = thread::scope(|scope| {
+            let cloud = scope.spawn(|| {
+                wait_until("the link is given up", limit * 2, || {
+                    let links = fleet.cloud_metrics(1);
+                    links.sum("links", &[("kind", "client")]) == 0.0
+                });
+                start.elapsed()
+            });
+            let word = words.next().unwrap().unwrap();
+            assert!(word.ends_with("reconnecting"), "{word}");
+            (cloud.join().unwrap(), start.elapsed() - TOLD_AFTER)
+        });
+        let what = match waits {
+            true => "black hole at the user's, a stream waiting",
+            false => "black hole at the user's, idle",
+        };
+        measured(
+            what,
+            &[
+                ("found by the cloud after", at_cloud),
+                ("by tunnel after", at_client),
+            ],
+        );
+        assert!(at_cloud <= limit && at_client <= limit, "{what}");
+        fleet.networks.client_line().mend(Cut::Drop);
+        let word = words.next().unwrap().unwrap();
+        assert!(word.ends_with("connected again"), "{word}");
+        if !waits {
+            client.echo(b"and goes on");
         }
     }
 }

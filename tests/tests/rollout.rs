@@ -11,10 +11,12 @@ use nix::sys::signal::Signal;
 use tunnel_tests::cluster::Cluster;
 use tunnel_tests::cutter::Cutter;
 use tunnel_tests::http;
+use tunnel_tests::metrics::Metrics;
 use tunnel_tests::openssh::{Ssh, Sshd, TUNNEL_SSH};
 use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{secs, wait_until};
+use tunnel_tests::world::TOKEN;
 use tunnel_tests::{Cloud, Connect, Edge, World};
 
 /// A session may stand still for so long when its replica is killed, on a machine that is busy with the test itself.
@@ -235,6 +237,78 @@ fn nobody_notices_that_all_replicas_are_replaced() {
     for idle in idle {
         idle.finish();
     }
+}
+
+/// Many edges are told to leave one by one, so that the next replica isn't met by all of them at once.
+#[test]
+fn edges_leave_a_replica_one_after_another() {
+    const EDGES: usize = 20;
+    const JITTER: Duration = secs(4);
+    let world = World::new();
+    let echo = Target::echo();
+    let nodes: Vec<String> = (0..EDGES).map(|number| format!("many-{number}")).collect();
+    let tokens: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("{node}:{TOKEN}\n"))
+        .collect();
+    world.write("tokens", &tokens.concat());
+    let cluster = Cluster::start_with(&world, 2, |_, _, settings| {
+        settings.set("drain.jitter", format!("{}ms", JITTER.as_millis()))
+    });
+    cluster.wait_linked();
+    let line = Cutter::to(&cluster.replicas[0].grpc);
+    let edges: Vec<Edge> = nodes
+        .iter()
+        .map(|node| {
+            world.write(&format!("token-{node}"), TOKEN);
+            let settings = world.edge_settings(node, line.address(), &echo.address());
+            let mut edge = world.edge_with(node, settings);
+            edge.process.wait_status("link", "up", secs(20));
+            edge
+        })
+        .collect();
+    line.lead(&[cluster.replicas[1].grpc.clone()]);
+    let mut open: Vec<Connect> = nodes.iter().map(|node| cluster.open(1, node)).collect();
+    let leaves = &cluster.replicas[0];
+    assert_eq!(links(leaves, "edge"), EDGES as f64);
+    leaves.process.signal(Signal::SIGTERM);
+    let start = Instant::now();
+    let mut left: Vec<Duration> = Vec::new();
+    wait_until("all edges have left it", JITTER + secs(20), || {
+        let there = match Metrics::try_read(&leaves.admin) {
+            Some(metrics) => metrics.sum("links", &[("kind", "edge")]),
+            None => 0.0, // It has nothing left to stay for.
+        };
+        while left.len() < EDGES - there as usize {
+            left.push(start.elapsed());
+        }
+        left.len() == EDGES
+    });
+    let (first, last) = (left[0], left[EDGES - 1]);
+    measured(
+        &format!(
+            "{EDGES} edges leave within {:.0} s of jitter",
+            JITTER.as_secs_f64()
+        ),
+        &[
+            ("first after", first),
+            ("median", left[EDGES / 2]),
+            ("last", last),
+        ],
+    );
+    // By chance alone one in a million of such runs has so many in a quarter of the time, or none in the second half.
+    let most = left.iter().map(|from| {
+        let until = *from + JITTER / 4;
+        left.iter()
+            .filter(|at| (*from..until).contains(*at))
+            .count()
+    });
+    assert!(most.max().unwrap() <= 3 * EDGES / 4, "{left:?}");
+    assert!(last >= JITTER / 2 && last <= JITTER + secs(3), "{left:?}");
+    for (node, open) in nodes.iter().zip(&mut open) {
+        open.echo(node.as_bytes());
+    }
+    drop(edges);
 }
 
 /// `first` tells whether the successor is there before its predecessor is told to leave, as with a DaemonSet that may surge.
