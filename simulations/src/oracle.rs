@@ -306,7 +306,7 @@ impl World {
         if whole && !flow.is_complete() && !(flow.base && self.base_is_complete(id)) {
             return Some("not complete".into());
         }
-        if whole && flow.records[CLIENT] != Some(Reason::Done) {
+        if whole && !flow.orphaned && flow.records[CLIENT] != Some(Reason::Done) {
             return Some(format!("told as {:?}", flow.records[CLIENT]));
         }
         let flow = &self.net.flows[id];
