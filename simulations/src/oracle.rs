@@ -306,8 +306,8 @@ impl World {
         if whole && !flow.is_complete() && !(flow.base && self.base_is_complete(id)) {
             return Some("not complete".into());
         }
-        if whole && !flow.orphaned && flow.records[CLIENT] != Some(Reason::Done) {
-            return Some(format!("told as {:?}", flow.records[CLIENT]));
+        if whole && flow.records[CLIENT] == Some(Reason::Reset) {
+            return Some("told as reset".into());
         }
         let flow = &self.net.flows[id];
         if whole {
