@@ -9,7 +9,7 @@ use crate::output::GrpcCode;
 use crate::reason::{ConnectRefusal, Reason};
 use crate::target::Target;
 use crate::time::{Instant, WallTime};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
 
 /// For so long after its link was lost, or after this replica started, a known node is expected back any moment.
@@ -18,6 +18,10 @@ const EXPECTED_BACK: Duration = Duration::from_secs(30);
 const FIND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Links that were told to leave, and have no streams, are waited for so long.
 const LINKS_LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the limit of new links counts by.
+const SECOND: Duration = Duration::from_secs(1);
+/// One who was refused is told to come again within so long: another replica may take it sooner.
+const BOOKED_MAX: Duration = Duration::from_secs(10);
 /// Users whose parts of the budget are remembered.
 const USER_BUDGETS_MAX: usize = 1024;
 
@@ -114,9 +118,10 @@ pub struct Cloud {
     links: usize,
     connects: usize,
     draining: bool,
-    /// Links that may be taken at once, in thousandths; refilled with time.
-    tokens_milli: u64,
-    refilled_at: Instant,
+    /// When links were taken, within the last second.
+    taken_at: VecDeque<Instant>,
+    /// Up to then those who were refused were told to come again, one after the other.
+    booked_until: Instant,
 }
 
 impl Cloud {
@@ -132,8 +137,8 @@ impl Cloud {
             links: 0,
             connects: 0,
             draining: false,
-            tokens_milli: u64::from(config.links_per_second_max) * 1000,
-            refilled_at: now,
+            taken_at: VecDeque::new(),
+            booked_until: now,
         }
     }
 
@@ -161,33 +166,33 @@ impl Cloud {
                 pushback: Some(Duration::from_secs(10)),
             });
         }
-        self.refill(now);
-        if self.tokens_milli < 1000 {
+        let rate = self.config.links_per_second_max;
+        if rate == 0 {
+            return Ok(());
+        }
+        while self.taken_at.front().is_some_and(|at| *at + SECOND <= now) {
+            self.taken_at.pop_front();
+        }
+        if self.taken_at.len() >= usize::try_from(rate).unwrap_or(usize::MAX) {
             return Err(LinkRefusal {
                 code: GrpcCode::Unavailable,
                 text: "too many new links at once (grpc.links_per_second_max)",
-                pushback: Some(Duration::from_secs(1)),
+                pushback: Some(self.book(rate, now)),
             });
         }
-        self.tokens_milli -= 1000;
+        self.taken_at.push_back(now);
         Ok(())
     }
 
-    fn refill(&mut self, now: Instant) {
-        let rate = u64::from(self.config.links_per_second_max);
-        if rate == 0 {
-            self.tokens_milli = 1000;
-            return;
-        }
-        let passed = now.saturating_duration_since(self.refilled_at);
-        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        if millis > 0 {
-            self.tokens_milli = self
-                .tokens_milli
-                .saturating_add(millis.saturating_mul(rate))
-                .min(rate * 1000);
-            self.refilled_at += Duration::from_millis(millis);
-        }
+    /// When one who was refused is to come again: not all at once, or all but a few would be refused again.
+    fn book(&mut self, rate: u32, now: Instant) -> Duration {
+        let first = now + SECOND;
+        let next = self.booked_until + SECOND / rate;
+        self.booked_until = match next > now + BOOKED_MAX {
+            true => first,
+            false => next.max(first),
+        };
+        self.booked_until.saturating_duration_since(now)
     }
 
     /// A link of this node is up.
@@ -376,6 +381,7 @@ pub fn refuse(refusal: impl Into<ConnectRefusal>, limits: Limits) -> Reply {
 mod tests {
     use super::*;
     use crate::auth::{Glob, Ports};
+    use alloc::vec::Vec;
     use bytes::Bytes;
 
     fn cloud(config: CloudConfig) -> Cloud {
@@ -495,13 +501,56 @@ mod tests {
             count
         };
         assert_eq!(admitted(Instant::ZERO), 10);
-        assert_eq!(admitted(Instant::ZERO + Duration::from_millis(99)), 0);
-        assert_eq!(admitted(Instant::ZERO + Duration::from_millis(100)), 1);
+        assert_eq!(admitted(Instant::ZERO + Duration::from_millis(999)), 0);
         assert_eq!(
-            admitted(Instant::ZERO + Duration::from_secs(9)),
-            1,
+            admitted(Instant::ZERO + Duration::from_secs(1)),
+            2,
             "links_max"
         );
+    }
+
+    #[test]
+    fn no_second_sees_more_new_links_than_its_limit() {
+        let config = CloudConfig {
+            links_per_second_max: 10,
+            ..CloudConfig::default()
+        };
+        let mut cloud = cloud(config);
+        let mut taken = Vec::new();
+        for millis in (0..3_000).step_by(10) {
+            let now = Instant::ZERO + Duration::from_millis(millis);
+            while cloud.admit_link(now).is_ok() {
+                taken.push(millis);
+            }
+        }
+        assert_eq!(taken.len(), 30);
+        for from in &taken {
+            let within = taken
+                .iter()
+                .filter(|at| (*from..*from + 1_000).contains(*at));
+            assert!(within.count() <= 10, "from {from} ms: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn those_who_are_refused_come_again_one_after_the_other() {
+        let config = CloudConfig {
+            links_per_second_max: 10,
+            ..CloudConfig::default()
+        };
+        let mut cloud = cloud(config);
+        let now = Instant::ZERO;
+        let mut told = Vec::new();
+        while told.len() < 95 {
+            if let Err(refusal) = cloud.admit_link(now) {
+                told.push(refusal.pushback.expect("a time"));
+            }
+        }
+        let all: BTreeSet<Duration> = told.iter().copied().collect();
+        assert!(told[0] == SECOND && told[10] == 2 * SECOND, "{told:?}");
+        assert!(all.len() > 90 && all.last() <= Some(&BOOKED_MAX));
+        let later = now + SECOND;
+        assert!(cloud.admit_link(later).is_ok(), "who keeps to it is taken");
     }
 
     #[test]
