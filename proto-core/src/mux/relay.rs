@@ -134,8 +134,10 @@ impl Mux {
             return; // What it said last may still have to be passed on, and is all there is to say.
         }
         let reason = Reason::from_code(msg.code).unwrap_or(Reason::NodeOffline);
-        // A `resume` that was not passed on. Of a `connecting` that is said by `connect-failed`.
-        let unheard = route.is_resume && reason != Reason::NoAnswer;
+        // A `resume` that was not passed on. Of a `connecting` that is said by `connect-failed`. One that has an opener move has
+        // led to the edge.
+        let heard = [Reason::NoAnswer, Reason::Draining].contains(&reason);
+        let unheard = route.is_resume && !heard;
         if gone == Toward::Acceptor && route.asking.is_some() && unheard {
             if let Some(link) = route.acceptor {
                 self.wrong_way(id, link, now);

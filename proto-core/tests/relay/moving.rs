@@ -140,6 +140,17 @@ fn a_draining_replica_is_as_good_as_any_until_its_edge_is_told() {
 }
 
 #[test]
+fn a_link_that_goes_before_it_is_told_to_leaves_nothing_at_a_draining_replica() {
+    let mut world = World::new(1, Config::default());
+    world.edge_connects(0);
+    let now = world.now;
+    world.hubs[0].drain(Duration::from_secs(3600), now);
+    world.cut(Who::Edge, Who::Hub(0));
+    assert!(world.hubs[0].is_idle());
+    assert_eq!(world.hubs[0].deadline(), None);
+}
+
+#[test]
 fn a_process_that_leaves_takes_nothing_over_with_its_next_link() {
     let mut world = World::new(2, Config::default());
     world.edge_connects(0);
@@ -232,4 +243,73 @@ fn a_reader_that_is_stuck_is_not_flooded_by_being_attached_again() {
     world.log(Who::Edge).closed.remove(&there);
     world.pass(Duration::from_secs(5));
     assert_eq!(world.got(Who::Edge, there).len(), 3_000_000);
+}
+
+/// A client at replica 1, whose stream's edge is at replica 2.
+fn client_of_one() -> (World, StreamId, StreamId) {
+    let mut world = World::new(3, Config::default());
+    world.zero_is_client = true;
+    world.edge_connects(2);
+    let instance = world.log(Who::Hub(2)).held[0].clone().instance;
+    world.client_knows(1, &instance.to_string());
+    let here = world.open(0, b"");
+    let there = world.at_edge();
+    (world, here, there)
+}
+
+fn last_epoch(world: &World, to: Who, kind: &str) -> u32 {
+    let all = world.sniffed.iter();
+    let all = all.filter(|(_, heard, msg)| *heard == to && msg.r#type == kind);
+    all.map(|(_, _, msg)| msg.epoch).max().unwrap_or(0)
+}
+
+#[test]
+fn a_resume_that_the_edge_has_accepted_is_not_asked_by_another_way_with_the_same_epoch() {
+    let (mut world, here, there) = client_of_one();
+    let now = world.now;
+    world.hubs[2].drain(Duration::ZERO, now);
+    world.settle(); // The edge is about to make its next link.
+    world.cut(Who::Hub(0), Who::Hub(1));
+    world.edge_delay = Duration::from_millis(50);
+    while last_epoch(&world, Who::Hub(2), "resumed") < 2 {
+        world.pass(Duration::from_millis(10));
+    }
+    // `resumed` is under way; replica 2 hears of the newer link, and sends the opener away.
+    world.edge_connects(1);
+    assert_eq!(last_epoch(&world, Who::Hub(1), "detached"), 2);
+    world.edge_delay = Duration::ZERO;
+    world.pass(Duration::from_secs(2));
+    goes_on(&mut world, here, there);
+}
+
+#[test]
+fn a_question_whose_answer_is_lost_with_the_edges_link_is_asked_again_by_its_opener() {
+    for kind in ["connecting", "resume"] {
+        let mut world = World::new(2, Config::default());
+        world.zero_is_client = true;
+        world.edge_connects(1);
+        let instance = world.log(Who::Hub(1)).held[0].clone().instance;
+        world.client_knows(1, &instance.to_string());
+        if kind == "connecting" {
+            world.edge_delay = Duration::from_millis(50);
+        }
+        let here = world.open(0, b"");
+        world.pass(Duration::from_millis(60));
+        if kind == "resume" {
+            world.cut(Who::Hub(0), Who::Hub(1));
+            world.edge_delay = Duration::from_millis(50);
+            while last_epoch(&world, Who::Hub(1), "resumed") < 2 {
+                world.pass(Duration::from_millis(10));
+            }
+        }
+        let there = world.at_edge();
+        world.edge_delay = Duration::ZERO;
+        world.under_way.clear();
+        world.cut(Who::Edge, Who::Hub(1));
+        world.edge_connects(1);
+        world.pass(Duration::from_secs(2));
+        let replies = world.log(Who::Hub(0)).replies.clone();
+        assert_eq!(replies.get(&here), Some(&200), "{kind}");
+        goes_on(&mut world, here, there);
+    }
 }
