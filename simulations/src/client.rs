@@ -79,7 +79,11 @@ impl World {
         let Some(of) = self.replicas[replica].as_mut() else {
             return self.net.cut(wire, DOWN, MS);
         };
-        if let Err(refusal) = of.cloud.admit_link(now) {
+        let admitted = of.cloud.admit_link(now);
+        self.net
+            .asked
+            .push((replica, self.net.now, admitted.is_ok()));
+        if let Err(refusal) = admitted {
             let why = LinkLoss::Unavailable {
                 pushback: refusal.pushback,
             };

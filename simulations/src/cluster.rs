@@ -10,7 +10,7 @@ use proto_core::{Budget, Machine, Peers, ReplicaId, WallTime};
 
 use crate::host::{Host, Is};
 use crate::net::{Event, HostId, MS, Nanos, SEC};
-use crate::replica::name;
+use crate::replica::{name, number};
 use crate::setup::RegistryKind;
 use crate::wire::{Carries, DOWN, Item, UP, Wire};
 use crate::world::{Slot, World};
@@ -133,6 +133,7 @@ impl World {
                         RegistryFault::Dead => 5 * SEC,
                         _ => self.net.dice.time(MS, 50 * MS),
                     };
+                    self.net.cover.hit("registry asked");
                     let generation = of.generation;
                     self.net
                         .after(delay, Event::Found(replica, generation, node));
@@ -197,7 +198,7 @@ impl World {
         };
         of.cloud
             .set_elsewhere(&node, !holders.is_empty(), now, wall);
-        let number = (0..self.net.nodes.len()).find(|number| name(*number) == node);
+        let number = number(&node).filter(|number| *number < self.net.nodes.len());
         let hub = number.and_then(|number| of.hubs.get(&number).copied());
         match holders.is_empty() {
             true => of.elsewhere.remove(&node),

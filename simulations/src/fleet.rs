@@ -15,16 +15,12 @@ use crate::wire::{Carries, DOWN, Item, Shape, UP, Wire};
 use crate::world::{EdgeProc, Slot, World, with_host};
 
 /// What every edge allows: the ports of flows, and a few of those that only rogues ask for.
-fn targets() -> Targets {
-    static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
-        let ports: Vec<String> = (1000..=1999)
-            .chain(60_000..=60_050)
-            .map(|port: u32| format!("127.0.0.1:{port}"))
-            .collect();
-        let map = std::iter::empty::<(u16, String)>();
-        Targets::parse(ports, map).expect("they are targets")
-    });
-    TARGETS.clone()
+static TARGETS: LazyLock<Targets> = LazyLock::new(|| targets((1000..=1999).chain(60_000..=60_050)));
+
+fn targets(ports: impl Iterator<Item = u16>) -> Targets {
+    let ports = ports.map(|port| format!("127.0.0.1:{port}"));
+    let map = std::iter::empty::<(u16, String)>();
+    Targets::parse(ports, map).expect("they are targets")
 }
 
 impl World {
@@ -49,10 +45,14 @@ impl World {
         let plan = self.plan_of(node);
         let budget = Budget::new(self.setup.edge_bytes_max);
         self.edges[edge].budget = budget.clone();
+        let targets = match &self.setup.ports {
+            Some(of_nodes) => targets(of_nodes[node].iter().copied()),
+            None => TARGETS.clone(),
+        };
         let config = EdgeConfig {
             node: name(node),
             addresses: self.setup.cluster.replicas.max(2),
-            targets: targets(),
+            targets,
             reconnect: self.setup.reconnect,
             dialect: plan.dialect,
             limits: (*self.config).clone(),
@@ -69,6 +69,7 @@ impl World {
             Slot::Edge(Box::new(host))
         });
         self.edges[edge].host = Some(host);
+        self.edge_of.insert(host, edge);
         if let Slot::Edge(host) = &mut self.hosts[host] {
             host.wake_in(&mut self.net, 1);
         }

@@ -5,7 +5,7 @@ use proto_core::StreamId;
 use proto_core::connect::Connect;
 use proto_core::reason::Reason;
 
-use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, US};
+use crate::net::{Event, FlowId, HostId, MS, NEVER, Nanos, Net, SEC, US};
 
 /// The client's side of a flow; the target's is 1.
 pub(crate) const CLIENT: usize = 0;
@@ -39,6 +39,8 @@ pub(crate) struct AppPlan {
     pub(crate) reset_at: Option<u64>,
     /// Sends back what it reads.
     pub(crate) echo: bool,
+    /// Sends one chunk in each gap, whatever it reads meanwhile.
+    pub(crate) paced: bool,
 }
 
 /// What a dial comes to.
@@ -114,6 +116,8 @@ pub(crate) struct Sock {
     pub(crate) end: Option<End>,
     pub(crate) saw_fin: bool,
     app_at: Option<Nanos>,
+    /// A paced app sends nothing before then.
+    sends_at: Nanos,
     pub(crate) notified: bool,
     pub(crate) wants_room: bool,
 }
@@ -184,6 +188,38 @@ pub(crate) struct Flow {
     pub(crate) link_excused_until: Nanos,
     /// A process that left has ended it.
     pub(crate) left: bool,
+    /// What its client waits for.
+    pub(crate) echo: Echo,
+}
+
+/// How a client whose target sends everything back is answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Echo {
+    /// The oldest bytes that are not back, by their end, and when they were sent.
+    pub(crate) awaited: Option<(u64, Nanos)>,
+    /// The longest that any were away.
+    pub(crate) slowest: Nanos,
+    /// When some were back that had been away for long.
+    pub(crate) slow_until: Nanos,
+}
+
+/// What long is.
+pub(crate) const SLOW: Nanos = SEC;
+
+impl Echo {
+    fn look(&mut self, now: Nanos, written: u64, consumed: u64) {
+        if let Some((_, sent_at)) = self.awaited.filter(|(end, _)| *end <= consumed) {
+            let away = now - sent_at;
+            self.slowest = self.slowest.max(away);
+            if away > SLOW {
+                self.slow_until = now;
+            }
+            self.awaited = None;
+        }
+        if written > consumed {
+            self.awaited.get_or_insert((written, now));
+        }
+    }
 }
 
 impl Flow {
@@ -220,6 +256,7 @@ impl Flow {
             not_here: false,
             link_excused_until: 0,
             left: false,
+            echo: Echo::default(),
         }
     }
 
@@ -289,6 +326,32 @@ pub(crate) fn port_of(flow: FlowId) -> u16 {
 }
 
 impl Net {
+    /// A flow, whose client will come at its time.
+    pub(crate) fn add_flow(&mut self, plan: FlowPlan) -> FlowId {
+        let id = self.flows.len();
+        self.flows.push(Flow::new(id, plan));
+        if plan.via == Via::Client {
+            self.schedule(plan.at, Event::ClientStart(id));
+            if let Ask::Leaves(after) = plan.ask {
+                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
+                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
+            }
+        } else if plan.at != NEVER {
+            for piece in 0..plan.pieces {
+                let at = plan.at + piece as u64 * 20 * MS;
+                let last = piece + 1 == plan.pieces;
+                if !(last && plan.ask == Ask::Unfinished) {
+                    self.schedule(at, Event::Front(id, piece));
+                }
+            }
+            if let Ask::Leaves(after) = plan.ask {
+                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
+                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
+            }
+        }
+        id
+    }
+
     /// The app looks at its socket soon.
     pub(crate) fn app_soon(&mut self, flow: FlowId, side: usize) {
         self.app_at(flow, side, 20 * US);
@@ -356,12 +419,18 @@ impl Net {
         } else if answered && sock.closed.is_none() {
             // It writes.
             let total = if plan.echo { sock.consumed } else { total };
-            let room = SOCKET_BYTES_MAX.saturating_sub(sock.written - sock.taken);
+            let room = match plan.paced && now < sock.sends_at {
+                true => 0,
+                false => SOCKET_BYTES_MAX.saturating_sub(sock.written - sock.taken),
+            };
             let wrote = total
                 .saturating_sub(sock.written)
                 .min(room)
                 .min(if finishing { u64::MAX } else { plan.chunk });
             sock.written += wrote;
+            if wrote > 0 {
+                sock.sends_at = now + plan.gap;
+            }
             let sent_all = sock.written == total;
             let may = match (plan.echo, plan.fin) {
                 (true, _) => sock.saw_fin,
@@ -380,11 +449,19 @@ impl Net {
         let more_to_read = sock.given > sock.consumed && plan.read != Read::Never;
         let more_to_write = answered && !plan.echo && sock.written < total && sock.closed.is_none();
         let over = sock.end.is_some();
+        let gap = match plan.paced {
+            true => sock.sends_at.saturating_sub(now),
+            false => plan.gap,
+        };
+        if side == CLIENT && flow.plan.apps[TARGET].echo {
+            let sock = &flow.socks[side];
+            flow.echo.look(now, sock.written, sock.consumed);
+        }
         if notify {
             self.notify(id, side);
         }
         if !over && (more_to_read || more_to_write) {
-            self.app_at(id, side, plan.gap.max(50 * US));
+            self.app_at(id, side, gap.max(50 * US));
         }
     }
 
@@ -475,6 +552,7 @@ pub(crate) fn proof_plan(node: usize, via: Via) -> FlowPlan {
         read: Read::Fast,
         reset_at: None,
         echo: false,
+        paced: false,
     };
     FlowPlan {
         node,

@@ -17,6 +17,7 @@ mod pattern;
 mod replica;
 mod rogue;
 mod runner;
+pub mod scenario;
 mod setup;
 mod sniff;
 mod tell;

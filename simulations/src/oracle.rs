@@ -34,7 +34,7 @@ impl World {
             }
             Slot::Edge(host) => {
                 let node = host.node;
-                let Some(edge) = self.edges.iter().find(|edge| edge.host == Some(id)) else {
+                let Some(edge) = self.edge_of.get(&id).map(|edge| &self.edges[*edge]) else {
                     return;
                 };
                 let (used, max) = (edge.budget.used(), edge.budget.bytes_max());
@@ -81,25 +81,22 @@ impl World {
 
     /// Bytes between the sockets are bytes in somebody's memory.
     fn check_held(&mut self) {
-        for node in 0..self.setup.nodes.len() {
-            let of_node = |flow: &&crate::flow::Flow| {
-                flow.node == node && !flow.base && flow.is_live() && flow.excuse.is_none()
+        let mut of_nodes = vec![(0, 0); self.setup.nodes.len()];
+        let flows = self.net.flows.iter();
+        for flow in flows.filter(|flow| !flow.base && flow.is_live() && flow.excuse.is_none()) {
+            let between = |from: usize| {
+                let (from, to) = (&flow.socks[from], &flow.socks[1 - from]);
+                from.taken.saturating_sub(to.given)
             };
-            let held: u64 = self
-                .net
-                .flows
-                .iter()
-                .filter(of_node)
-                .map(|flow| {
-                    let between = |from: usize| {
-                        flow.socks[from]
-                            .taken
-                            .saturating_sub(flow.socks[1 - from].given)
-                    };
-                    between(CLIENT) + between(TARGET)
-                })
-                .sum();
-            let clients = self.net.flows.iter().filter(of_node).count() as u64;
+            if let Some((held, clients)) = of_nodes.get_mut(flow.node) {
+                *held += between(CLIENT) + between(TARGET);
+                *clients += 1;
+            }
+        }
+        for (node, (held, clients)) in of_nodes.into_iter().enumerate() {
+            if held == 0 {
+                continue;
+            }
             let edges = self.node_edges(node) as u64;
             let max = self.setup.cloud_bytes_max * self.setup.cluster.replicas as u64
                 + self.setup.edge_bytes_max * (edges + clients);

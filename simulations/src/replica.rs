@@ -46,6 +46,11 @@ pub(crate) fn name(node: usize) -> NodeName {
     NodeName::parse(&node_name(node)).expect("it is a name")
 }
 
+/// The node that has this name.
+pub(crate) fn number(name: &NodeName) -> Option<usize> {
+    name.as_str().rsplit_once('-')?.1.parse().ok()
+}
+
 impl World {
     pub(crate) fn start_replica(&mut self, replica: usize) {
         let budget = Budget::new(self.setup.cloud_bytes_max);
@@ -169,7 +174,9 @@ impl World {
         let Some(replica) = &mut self.replicas[at] else {
             return self.net.cut(wire, DOWN, 1_000_000);
         };
-        if let Err(refusal) = replica.cloud.admit_link(now) {
+        let admitted = replica.cloud.admit_link(now);
+        self.net.asked.push((at, self.net.now, admitted.is_ok()));
+        if let Err(refusal) = admitted {
             let why = LinkLoss::Unavailable {
                 pushback: refusal.pushback,
             };

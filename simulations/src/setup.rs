@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) flows: Vec<FlowPlan>,
     pub(crate) heal_at: Nanos,
     pub(crate) cluster: ClusterPlan,
+    /// The ports that each node's edge lets be dialed. `None`: those of the first thousand flows, and of strays.
+    pub(crate) ports: Option<Vec<Vec<u16>>>,
 }
 
 /// How many replicas there are, and what joins them.
@@ -182,6 +184,7 @@ impl Setup {
             flows: Vec::new(),
             heal_at,
             cluster: plan,
+            ports: None,
         };
         setup.draw_flows(seed, cluster);
         setup
@@ -315,6 +318,7 @@ fn draw_app(draw: &mut Draw, bytes_max: u64) -> AppPlan {
         },
         reset_at: draw.one_in(10).then(|| draw.log_range(1, bytes_max)),
         echo: false,
+        paced: false,
     }
 }
 

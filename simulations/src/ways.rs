@@ -44,9 +44,15 @@ impl Net {
 impl World {
     /// Once a second: which nodes have a whole way between their processes.
     pub(crate) fn look_for_ways(&mut self) {
-        for node in 0..self.setup.nodes.len() {
+        let mut wires = vec![Vec::new(); self.setup.nodes.len()];
+        for wire in self.edges_wires() {
+            if let Some(wires) = wires.get_mut(self.net.wires[wire].node) {
+                wires.push(wire);
+            }
+        }
+        for (node, wires) in wires.into_iter().enumerate() {
             let mut ways: Vec<Way> = Vec::new();
-            for wire in self.wires_of(node) {
+            for wire in wires {
                 let edge = self.net.wires[wire].ends[UP].host;
                 let Some(edge) = edge.filter(|_| !self.stands_still(node, wire)) else {
                     continue;
@@ -72,6 +78,9 @@ impl World {
     }
 
     fn stands_still(&self, node: usize, wire: usize) -> bool {
+        if !self.net.stood_still {
+            return false;
+        }
         let edges = self.edges.iter().filter(|edge| edge.node == node);
         std::iter::once(self.net.wires[wire].to)
             .chain(edges.map(|edge| edge.proc))

@@ -1,5 +1,6 @@
 //! A whole fleet in one thread: the machines that ship, their drivers, the network and the apps, one event after the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto_core::{Budget, Client, Config, Edge, NodeHub, Peers, WallTime};
@@ -9,9 +10,9 @@ use crate::cluster::{PeerLine, Registry};
 use crate::draw::{Concern, Draw};
 use crate::excuses::Excuses;
 use crate::faults::{Fault, Policy};
-use crate::flow::{Ask, CLIENT, FlowPlan, Via};
+use crate::flow::{FlowPlan, Via};
 use crate::host::Host;
-use crate::net::{Event, FlowId, HostId, MS, NEVER, Net, NodeState, Note, Proc, SEC, nanos};
+use crate::net::{Event, FlowId, HostId, Nanos, Net, NodeState, Note, Proc, SEC, nanos};
 use crate::replica::{Replica, name};
 use crate::setup::{NodePlan, Setup};
 use crate::wire::{Carries, Item, Shape, UP};
@@ -74,6 +75,8 @@ pub(crate) struct World {
     pub(crate) client_policy: (Policy, u64),
     pub(crate) cluster_seeds: Draw,
     pub(crate) edges: Vec<EdgeProc>,
+    /// Which of them a host is of.
+    pub(crate) edge_of: BTreeMap<HostId, usize>,
     pub(crate) policies: Vec<(Policy, u64)>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) rogue: crate::rogue::Rogue,
@@ -94,12 +97,37 @@ impl World {
             crate::faults::of_drivers(&faults),
             crate::upsets::rolls(seed),
         );
+        let flows = std::mem::take(&mut setup.flows);
+        let mut world = World::of(seed, setup, faults);
+        for (at, mut plan) in flows.into_iter().enumerate() {
+            if at % 2 == 0 {
+                // The other half comes when all is well, and has no excuse.
+                plan.at = world.proof_at() + plan.at % (5 * SEC);
+            }
+            world.net.add_flow(plan);
+        }
+        world.schedule_faults();
+        for (at, event) in [
+            (world.setup.heal_at, Event::Heal),
+            (SEC, Event::Tick),
+            (world.proof_at(), Event::Proof),
+            (world.finish_at(), Event::Finish),
+            (world.shut_down_at(), Event::ShutDown),
+            (world.end_at() - 2 * SEC, Event::EndPeers),
+            (world.end_at(), Event::End),
+        ] {
+            world.net.schedule(at, event);
+        }
+        world
+    }
+
+    /// A fleet that starts, and to which nothing happens yet.
+    pub(crate) fn of(seed: u64, setup: Setup, faults: Vec<Fault>) -> World {
         let mut net = Net::new(Draw::new(seed, Concern::Network));
         (net.tight, net.resume) = (setup.tight, setup.config.streams.resume);
         net.base_bytes_max = setup.config.streams.base_buffer_bytes_max
             + setup.config.links.message_bytes_max as u64;
         net.window_bytes_max = setup.config.streams.window_bytes_max;
-        let flows = std::mem::take(&mut setup.flows);
         let mut world = World {
             net,
             hosts: Vec::new(),
@@ -113,6 +141,7 @@ impl World {
             client_policy: (Policy::Normal, 0),
             cluster_seeds: Draw::new(seed, Concern::ClusterSeeds),
             edges: Vec::new(),
+            edge_of: BTreeMap::new(),
             policies: Vec::new(),
             faults,
             rogue: crate::rogue::Rogue::new(Draw::new(seed, Concern::Rogue)),
@@ -143,25 +172,6 @@ impl World {
         }
         for node in 0..world.setup.nodes.len() {
             world.add_edge(node, false);
-        }
-        for (at, mut plan) in flows.into_iter().enumerate() {
-            if at % 2 == 0 {
-                // The other half comes when all is well, and has no excuse.
-                plan.at = world.proof_at() + plan.at % (5 * SEC);
-            }
-            world.net.add_flow(plan);
-        }
-        world.schedule_faults();
-        for (at, event) in [
-            (world.setup.heal_at, Event::Heal),
-            (SEC, Event::Tick),
-            (world.proof_at(), Event::Proof),
-            (world.finish_at(), Event::Finish),
-            (world.shut_down_at(), Event::ShutDown),
-            (world.end_at() - 2 * SEC, Event::EndPeers),
-            (world.end_at(), Event::End),
-        ] {
-            world.net.schedule(at, event);
         }
         world
     }
@@ -206,16 +216,29 @@ impl World {
                 self.check_end();
                 break;
             }
-            if let Some(proc) = self.proc_of(event) {
-                let until = self.net.procs[proc].paused_until;
-                if until > self.net.now {
-                    self.net.schedule(until, event);
-                    continue;
-                }
-            }
-            self.handle(event);
-            self.take_notes();
+            self.step(event);
         }
+    }
+
+    /// Runs up to a time, or to the first finding.
+    pub(crate) fn run_until(&mut self, at: Nanos) {
+        while self.net.failure.is_none() {
+            let Some(event) = self.net.next_until(at) else {
+                break;
+            };
+            self.step(event);
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Some(proc) = self.proc_of(event) {
+            let until = self.net.procs[proc].paused_until;
+            if until > self.net.now {
+                return self.net.schedule(until, event);
+            }
+        }
+        self.handle(event);
+        self.take_notes();
     }
 
     /// The process that takes part in an event: nothing reaches it while it is paused.
@@ -536,14 +559,19 @@ impl World {
 
     /// An edge that shuts down or dies leaves its links' other ends to the network.
     pub(crate) fn wires_of(&self, node: usize) -> Vec<usize> {
+        let own = |wire: &usize| self.net.wires[*wire].node == node;
+        self.edges_wires().filter(own).collect()
+    }
+
+    /// The wires of all edges.
+    pub(crate) fn edges_wires(&self) -> impl Iterator<Item = usize> {
         let live = |wire: &usize| {
             let wire = &self.net.wires[*wire];
-            wire.node == node
-                && wire.carries == Carries::Edge
+            wire.carries == Carries::Edge
                 && !wire.is_over()
                 && !wire.ends.iter().any(|end| end.rogue)
         };
-        self.net.live.iter().copied().filter(live).collect()
+        self.net.live.iter().copied().filter(live)
     }
 }
 
@@ -555,33 +583,5 @@ fn event_host(event: Event) -> Option<HostId> {
         | Event::Dialed(host, ..)
         | Event::Loss(host, ..) => Some(host),
         _ => None,
-    }
-}
-
-impl Net {
-    /// A flow, whose client will come at its time.
-    pub(crate) fn add_flow(&mut self, plan: FlowPlan) -> FlowId {
-        let id = self.flows.len();
-        self.flows.push(crate::flow::Flow::new(id, plan));
-        if plan.via == Via::Client {
-            self.schedule(plan.at, Event::ClientStart(id));
-            if let Ask::Leaves(after) = plan.ask {
-                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
-                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
-            }
-        } else if plan.at != NEVER {
-            for piece in 0..plan.pieces {
-                let at = plan.at + piece as u64 * 20 * MS;
-                let last = piece + 1 == plan.pieces;
-                if !(last && plan.ask == Ask::Unfinished) {
-                    self.schedule(at, Event::Front(id, piece));
-                }
-            }
-            if let Ask::Leaves(after) = plan.ask {
-                self.flows[id].plan.apps[CLIENT].reset_at = Some(0);
-                self.schedule(plan.at + after, Event::Front(id, usize::MAX));
-            }
-        }
-        id
     }
 }
