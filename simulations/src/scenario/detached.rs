@@ -127,7 +127,7 @@ pub fn resume(seed: u64, streams: usize) -> Detached {
     }
 }
 
-/// A third at each replica, and half of all by clients of their own. What they send last is sent while they are detached.
+/// A third at each replica, and one of five by clients of their own. What they send last is sent while they are detached.
 fn open(seed: u64, streams: usize) -> (Stage, Vec<FlowId>) {
     let mut setup = setup(seed, NODES, REPLICAS);
     setup.config.streams.window_bytes_min = 16 << 10;
@@ -135,9 +135,9 @@ fn open(seed: u64, streams: usize) -> (Stage, Vec<FlowId>) {
     let open_for = CUT_AT - BEGIN_AT - 10 * SEC;
     let flows: Vec<FlowPlan> = (0..streams)
         .map(|number| {
-            let via = match number % 2 {
+            let via = match number % 5 {
                 0 => Via::Client,
-                _ => Via::Connect(number / 2 % REPLICAS),
+                _ => Via::Connect(number / 5 % REPLICAS),
             };
             let at = BEGIN_AT + number as u64 * open_for / streams as u64;
             // The second chunk comes when all have lost their way, and never ends before.
