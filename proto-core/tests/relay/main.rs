@@ -4,8 +4,10 @@
 
 mod base;
 mod faults;
+mod hostile;
 mod moving;
 mod passing;
+mod schedules;
 
 use bytes::Bytes;
 use proto_core::auth::Rights;

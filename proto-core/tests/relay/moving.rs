@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn goes_on(world: &mut World, here: StreamId, there: StreamId) {
+pub(super) fn goes_on(world: &mut World, here: StreamId, there: StreamId) {
     let before = world.got(Who::Edge, there).len();
     world.send(Who::Hub(0), here, &bytes(70_000));
     world.send(Who::Edge, there, &bytes(30_000));

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, missing_docs)]
 
 mod resume;
+mod schedules;
 mod session;
 
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn resuming() -> Config {
+pub(super) fn resuming() -> Config {
     let mut config = Config::default();
     config.streams.resume = true;
     config
@@ -10,7 +10,7 @@ fn resuming() -> Config {
 
 impl World {
     /// The link is gone, for both; what was under way with it.
-    fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         let (hub_link, edge_link) = (self.hub_link.take(), self.edge_link.take());
         if let Some(link) = hub_link {
             self.hub.link_lost(link, LinkLoss::Broken, self.now);
@@ -22,7 +22,7 @@ impl World {
     }
 
     /// The edge's next try succeeds.
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.pass(Duration::from_secs(1));
         self.connect();
         self.settle();
