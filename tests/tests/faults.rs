@@ -187,9 +187,12 @@ fn outlive_at_the_desk(how: Cut, name: &str) {
         sessions.move_again(&what, back_at, limit);
     }
     let [busy, idle] = sessions.finish_told().map(|words| told(&words));
-    // In a second nobody says a word; of what an idle one does not notice it has nothing to say.
-    assert_eq!(busy, lengths.len() - 1);
-    assert!(idle <= busy, "{idle}");
+    // In a second there is nothing to say, unless the machine is slow; nor is there of what an idle one does not notice.
+    assert!(
+        (lengths.len() - 1..=lengths.len()).contains(&busy),
+        "{busy}"
+    );
+    assert!(idle <= lengths.len(), "{idle}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tunnel_tests::client::Client;
 use tunnel_tests::cutter::Cutter;
 use tunnel_tests::metrics::Metrics;
 use tunnel_tests::openssh::{Ssh, Sshd, TUNNEL_SSH, client_config, success};
@@ -183,6 +184,34 @@ fn a_login_whose_node_is_away_for_too_long_ends_clearly() {
     for kind in kinds {
         success(kind, &ssh.login(kind, "true").output().unwrap());
     }
+}
+
+/// The user's end would go on for longer, and hears that there is nothing to go on with.
+#[test]
+fn what_the_edge_has_given_up_its_user_hears_of() {
+    let world = World::new();
+    let echo = Target::echo();
+    let cloud = world.cloud();
+    let line = Cutter::to(&cloud.grpc);
+    let edge = edge_with_grace(&world, "node-A", &line, &echo.address());
+    let mut client = Client::start(&world, &cloud.grpc, "node-A");
+    let mut open = cloud.open("node-A");
+    client.echo(b"before");
+    open.echo(b"before");
+    line.hold();
+    wait_until("the edge has given them up", GRACE + secs(20), || {
+        edge.metrics().sum("streams", &[]) == 0.0
+    });
+    line.mend();
+    assert!(open.ends(secs(20)));
+    let output = client.child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{told}");
+    // What it heard last: the edge's last word, or, of a machine that is too slow for that, that there is none.
+    let last = told.lines().last().unwrap_or_default();
+    let clear = ["was away for too long", "lost the stream, try again"];
+    assert!(clear.iter().any(|words| last.ends_with(words)), "{told}");
+    wait_until("nothing is left", secs(20), || cloud.streams() == 0.0);
 }
 
 /// Many at once, again and again: what is there after the last time was there after the first.
