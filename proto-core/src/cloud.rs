@@ -244,6 +244,20 @@ impl Cloud {
         node.lost.map(|(_, wall)| wall)
     }
 
+    /// Why those who ask for a node are refused if the registry names nobody who holds it. `None`: it is here, or expected
+    /// back any moment.
+    pub fn only_if_found(&self, node: &NodeName, now: Instant) -> Option<Reason> {
+        let seen = self.nodes.get(node);
+        if seen.is_none() && !self.listed.contains(node) {
+            return Some(Reason::UnknownNode);
+        }
+        let last_seen = seen.and_then(|seen| seen.lost).map(|(at, _)| at);
+        let away_for = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
+        let here = seen.is_some_and(|seen| seen.links > 0 || seen.elsewhere);
+        let is_expected = away_for < EXPECTED_BACK && !self.config.node_wait.is_zero();
+        (!here && !is_expected).then_some(Reason::NodeOffline)
+    }
+
     /// Links that are up.
     pub fn links(&self) -> usize {
         self.links
@@ -287,8 +301,8 @@ impl Cloud {
             return Admission::Refuse(Reply::refused(Reason::UserForbidden, &context));
         }
         let seen = self.nodes.get(&node);
-        let is_known = seen.is_some() || self.listed.contains(&node);
-        if !is_known && !self.config.registry {
+        let only_if_found = self.only_if_found(&node, now);
+        if only_if_found == Some(Reason::UnknownNode) && !self.config.registry {
             return Admission::Refuse(Reply::refused(Reason::UnknownNode, &context));
         }
         if self.draining {
@@ -298,15 +312,6 @@ impl Cloud {
             return Admission::Refuse(Reply::refused(Reason::OverLimit, &context));
         }
         let offline_since = seen.and_then(|seen| seen.lost).map(|(_, wall)| wall);
-        let here = seen.is_some_and(|seen| seen.links > 0 || seen.elsewhere);
-        let last_seen = seen.and_then(|seen| seen.lost).map(|(at, _)| at);
-        let away_for = now.saturating_duration_since(last_seen.unwrap_or(self.started_at));
-        let is_expected = is_known && away_for < EXPECTED_BACK && !self.config.node_wait.is_zero();
-        let only_if_found = match (here || is_expected, is_known) {
-            (true, _) => None,
-            (false, true) => Some(Reason::NodeOffline),
-            (false, false) => Some(Reason::UnknownNode),
-        };
         if only_if_found.is_some() && !self.config.registry {
             let context = Context {
                 offline_since,

@@ -28,10 +28,15 @@ fn hub() -> NodeHub {
 }
 
 fn client(hub: &mut NodeHub) -> LinkId {
+    client_of(hub, None)
+}
+
+fn client_of(hub: &mut NodeHub, only_if_found: Option<Reason>) -> LinkId {
     let up = ClientUp {
         user: None,
         rights: Rights::everything(),
         remote: String::from("203.0.113.7:1"),
+        only_if_found,
         offline_since: None,
         resume: true,
     };
@@ -94,6 +99,24 @@ fn a_client_that_asks_before_it_was_told_hears_first_that_the_replica_leaves() {
     assert_eq!(said(&mut hub, link), expected);
     let told = said(&mut hub, other);
     assert_eq!(told, [], "who asks for nothing is told in its turn");
+}
+
+#[test]
+fn a_client_of_a_node_that_nobody_knows_hears_so_with_the_registry_s_answer() {
+    for reason in [Reason::UnknownNode, Reason::NodeOffline] {
+        let mut hub = hub();
+        let link = client_of(&mut hub, Some(reason));
+        hub.handle_message(link, connecting(), Instant::ZERO);
+        assert_eq!(said(&mut hub, link), [], "the registry is asked");
+        hub.handle_found(Vec::new(), Instant::ZERO);
+        let refused = (String::from("connect-failed"), reason.code());
+        assert_eq!(said(&mut hub, link), [refused]);
+    }
+    let mut hub = hub();
+    let link = client(&mut hub);
+    hub.handle_message(link, connecting(), Instant::ZERO);
+    hub.handle_found(Vec::new(), Instant::ZERO);
+    assert_eq!(said(&mut hub, link), [], "it is expected");
 }
 
 #[test]

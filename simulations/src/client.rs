@@ -93,6 +93,7 @@ impl World {
             user: None,
             rights: Rights::everything(),
             remote: String::from("203.0.113.7:1"),
+            only_if_found: None,
             offline_since: of.cloud.offline_since(&name(node)),
             resume: true,
         };

@@ -127,6 +127,8 @@ fn refusals_are_one_clear_line() {
         ("wrong", "node-A", "does not take this token"),
         ("bob-bearer-token", "node-A", "may not reach"),
         ("alice-bearer-token", "node-C", "offline"),
+        ("alice-bearer-token", "node-no-one-has", "known"),
+        ("bob-bearer-token", "node-no-one-has", "may not reach"),
     ];
     for (token, node, line) in cases {
         let client = Client::with_token(&world, &cloud.grpc, node, token);

@@ -44,6 +44,8 @@ pub struct ClientUp {
     pub rights: Rights,
     /// The client's address, for people.
     pub remote: String,
+    /// The node isn't expected: why its user is refused once the registry names nobody.
+    pub only_if_found: Option<Reason>,
     /// Since when the node is away, for what its user is told.
     pub offline_since: Option<WallTime>,
     /// Whether this user's streams may outlive their links.
@@ -55,6 +57,7 @@ pub struct ClientUp {
 pub(super) struct Client {
     pub(super) user: Option<UserName>,
     pub(super) rights: Rights,
+    pub(super) only_if_found: Option<Reason>,
     pub(super) offline_since: Option<WallTime>,
     pub(super) resume: bool,
 }
@@ -140,6 +143,7 @@ impl NodeHub {
         let client = Client {
             user: up.user,
             rights: up.rights,
+            only_if_found: up.only_if_found,
             offline_since: up.offline_since,
             resume: up.resume,
         };

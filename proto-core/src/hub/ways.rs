@@ -194,6 +194,22 @@ impl NodeHub {
             self.stop_waiting(id);
             self.mux.fail(id, reason, now);
         }
+        let claims: Vec<(StreamId, Reason)> = self
+            .mux
+            .routes()
+            .filter(|(_, route)| route.acceptor.is_none() && route.ended.is_none())
+            .filter(|(_, route)| self.way("", false, &route.tried) == Way::Nowhere)
+            .filter_map(|(id, _)| Some((id, self.only_if_found(id)?)))
+            .collect();
+        for (id, reason) in claims {
+            self.refuse_claim(id, reason, now);
+        }
+    }
+
+    /// Why a client's `connecting` is refused where nobody is known to hold the node.
+    fn only_if_found(&self, id: StreamId) -> Option<Reason> {
+        let route = self.mux.route(id).filter(|route| !route.is_resume)?;
+        self.clients.get(&route.opener)?.only_if_found
     }
 
     /// "The later one wins": another process's link, set up elsewhere after the one here, ends it, unless either drains.
@@ -498,7 +514,8 @@ impl NodeHub {
             .route(id)
             .is_some_and(|route| route.acceptor.is_none() && route.ended.is_none());
         if is_waiting {
-            self.refuse_claim(id, Reason::NodeOffline, now);
+            let reason = self.only_if_found(id).unwrap_or(Reason::NodeOffline);
+            self.refuse_claim(id, reason, now);
         }
     }
 

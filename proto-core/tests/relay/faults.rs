@@ -132,6 +132,7 @@ fn a_client_reaches_only_what_it_has_a_right_to() {
         user: proto_core::auth::UserName::parse("eve"),
         rights,
         remote: "client".into(),
+        only_if_found: None,
         offline_since: None,
         resume: true,
     };

@@ -137,6 +137,7 @@ fn anybody() -> ClientUp {
         user: None,
         rights: Rights::everything(),
         remote: "eve".into(),
+        only_if_found: None,
         offline_since: None,
         resume: true,
     }

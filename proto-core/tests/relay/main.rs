@@ -230,6 +230,7 @@ impl World {
                     user: None,
                     rights: Rights::everything(),
                     remote: "client".into(),
+                    only_if_found: None,
                     offline_since: None,
                     resume: true,
                 },

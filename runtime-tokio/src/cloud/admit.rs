@@ -54,13 +54,13 @@ impl Replica {
         remote: SocketAddr,
         message_bytes_max: usize,
     ) {
+        let now = self.clock().now();
         let admitted = self.with_cloud(|cloud| {
-            cloud
-                .admit_link(self.clock().now())
-                .map(|()| cloud.offline_since(&node))
+            let known = (cloud.only_if_found(&node, now), cloud.offline_since(&node));
+            cloud.admit_link(now).map(|()| known)
         });
-        let offline_since = match admitted {
-            Ok(offline_since) => offline_since,
+        let (only_if_found, offline_since) = match admitted {
+            Ok(known) => known,
             Err(refusal) => return self.refuse(incoming, "client", refusal).await,
         };
         let up = ClientUp {
@@ -68,6 +68,7 @@ impl Replica {
             rights: user.rights,
             resume: user.resume,
             remote: remote.to_string(),
+            only_if_found,
             offline_since,
         };
         match incoming.accept(true, message_bytes_max, self.base_pace()) {
