@@ -30,7 +30,7 @@ impl Excuses {
             .chain(std::iter::once(&mut self.clients))
     }
 
-    fn of_pair(&self, a: usize, b: usize) -> Nanos {
+    pub(crate) fn of_pair(&self, a: usize, b: usize) -> Nanos {
         self.pairs[a][b].max(self.replicas[a]).max(self.replicas[b])
     }
 

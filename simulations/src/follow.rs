@@ -87,6 +87,8 @@ pub(crate) struct Follow {
     asked: BTreeMap<HostId, (WireId, StreamMsg)>,
     /// The opener has heard `connected`.
     connected: bool,
+    /// Links whose replica has said that it takes nothing new.
+    pub(crate) refused_by: Vec<WireId>,
     key: Vec<u8>,
 }
 
@@ -101,6 +103,7 @@ impl Follow {
             ends_at: Vec::new(),
             asked: BTreeMap::new(),
             connected: false,
+            refused_by: Vec::new(),
             key: msg.key.to_vec(),
         }
     }

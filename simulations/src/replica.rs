@@ -191,6 +191,7 @@ impl World {
             Dialect::Base
         };
         self.net.set_base(wire, dialect == Dialect::Base);
+        self.net.wires[wire].up_at = Some(self.net.now);
         self.net.send(wire, DOWN, Item::Headers { version_1 });
         let up = LinkUp {
             dialect,

@@ -218,6 +218,10 @@ impl Net {
             .or_insert_with(|| Follow::new(flow, from, msg));
         let wrong = match self.wires[wire].base {
             true => None,
+            false if follow.refused_by.contains(&wire) => Some((
+                "drain",
+                String::from("asks again where nothing new is taken"),
+            )),
             false if self.flows[flow].excuse == Some("rogue") => None,
             false if follow.flow != flow => Some(("own node", String::from("another address"))),
             false => follow.question(msg, answered),
@@ -312,6 +316,10 @@ impl Net {
                     self.cover.hit("told by a relay to move");
                 }
                 "detached" => self.cover.hit("detached by a relay"),
+                "connect-failed" if msg.code == Reason::Draining.code() => {
+                    self.cover.hit("asked a replica that leaves");
+                    follow.refused_by.push(wire);
+                }
                 "connect-failed" if msg.code == Reason::NodeOffline.code() => {
                     self.flows[follow.flow].not_here = true;
                 }

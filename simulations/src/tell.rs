@@ -9,13 +9,16 @@ use crate::host::{Host, Is, Local};
 use crate::net::{Event, FlowId, MS, NEVER, Net, Note, SEC, nanos};
 use crate::setup::stray_plan;
 use crate::sniff::flow_of;
-use crate::wire::Carries;
+use crate::wire::{Carries, UP, Wire};
 
 /// Ports from here on are asked for by nobody but rogue clouds.
 pub(crate) const STRAY_PORT_MIN: usize = 60_000;
 
 /// A link may be lost so long after what was wrong with it is over.
 const AFTERMATH: u64 = 20 * SEC;
+
+/// A replica has heard what others hold after so long.
+const HEARD_WITHIN: u64 = 2 * SEC;
 
 impl<M: Machine> Host<M> {
     pub(crate) fn dial(&mut self, net: &mut Net, id: StreamId, target: &str) {
@@ -204,6 +207,9 @@ impl<M: Machine> Host<M> {
             _ => "link lost",
         });
         self.lost_while_dialing(net);
+        if let (Some(wire), LinkLoss::Replaced, Is::Hub) = (self.wires.get(&link), why, self.is) {
+            self.check_claim(net, *wire);
+        }
         let now = net.now;
         let wire = self.wires.get(&link).copied();
         let excused_until = wire.map_or(NEVER, |wire| net.link_excused_until(wire));
@@ -222,6 +228,33 @@ impl<M: Machine> Host<M> {
             net.cover.hit("link ended as faulty");
         }
         net.disturb(self.node, now + SEC, false, "link lost");
+    }
+
+    /// "The later one wins", whatever the replicas' clocks say, once they have heard of each other.
+    fn check_claim(&self, net: &mut Net, wire: usize) {
+        let Some(up_at) = net.wires[wire].up_at else {
+            return;
+        };
+        let (node, at) = (net.wires[wire].node, net.wires[wire].to);
+        let since = up_at.saturating_sub(HEARD_WITHIN);
+        let heard_before = |other: &Wire| {
+            let whole = net.pairs[at][other.to].is_some_and(|whole| whole < since)
+                && net.excuses.of_pair(at, other.to) <= net.now;
+            other.up_at.is_none_or(|up_at| up_at < since) && (whole || other.to == at)
+        };
+        // Each link of a base edge counts as another process's.
+        let host = net.wires[wire].ends[UP].host;
+        let is_rival = |(id, other): &(usize, &Wire)| {
+            let of_node = other.node == node && other.carries == Carries::Edge && *id != wire;
+            of_node && (other.base || other.ends[UP].host != host)
+        };
+        let mut rivals = net.wires.iter().enumerate().filter(is_rival);
+        let is_wrong = rivals.all(|(_, other)| heard_before(other));
+        if is_wrong && !net.nodes[node].rogue && !net.stood_still {
+            net.fail("claims", || {
+                format!("node {node}: wire {wire} is replaced by one that was there before")
+            });
+        }
     }
 
     /// A link of a client, or between replicas.

@@ -101,6 +101,7 @@ pub const REQUIRED_OF_CLUSTERS: &[&str] = &[
     "replica has nothing left",
     "replica's time is over",
     "rolled: all replicas",
+    "asked a replica that leaves",
     "edge hears that its replica leaves",
     "client hears that its replica leaves",
     "edge drained with streams",

@@ -92,6 +92,8 @@ pub(crate) struct Wire {
     /// Between replicas: the answer to the request is awaited.
     pub(crate) attempt: Option<AttemptId>,
     pub(crate) base: bool,
+    /// When its replica took it.
+    pub(crate) up_at: Option<Nanos>,
     shape: Shape,
     /// Whose direction begins where: the edge's end is `UP`, the cloud's `DOWN`.
     pub(crate) ends: [WireEnd; 2],
@@ -107,6 +109,7 @@ impl Wire {
             to,
             attempt: None,
             base: false,
+            up_at: None,
             shape,
             ends: Default::default(),
             pipes: Default::default(),

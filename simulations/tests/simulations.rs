@@ -59,7 +59,7 @@ mod simulations {
     #[cfg(not(tunnel_canary))]
     #[test]
     fn clusters_pass_and_see_what_is_rare_there() {
-        let batch = run_batch(CLUSTERS..CLUSTERS + 2_000, || false);
+        let batch = run_batch(CLUSTERS..CLUSTERS + 5_000, || false);
         if let Some((seed, outcome)) = batch.failed {
             let (keep, smallest) = minimise(seed, outcome);
             panic!("{}", report(seed, &keep, &smallest));
