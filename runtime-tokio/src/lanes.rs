@@ -2,7 +2,7 @@
 //!
 //! Not one runtime for all threads, because what that costs in wake-ups between them is more than everything else that is done for
 //! a byte (measured: half of the CPU time, and twice the round trip).
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::io;
 
 use tokio::runtime::Handle;
@@ -24,7 +24,6 @@ pub fn runtime() -> tokio::runtime::Builder {
 #[derive(Debug)]
 pub struct Lanes {
     lanes: Vec<Lane>,
-    hash: RandomState,
 }
 
 #[derive(Debug)]
@@ -39,16 +38,24 @@ impl Lanes {
         let lanes = (0..count.max(1))
             .map(Lane::start)
             .collect::<io::Result<_>>()?;
-        Ok(Lanes {
-            lanes,
-            hash: RandomState::new(),
-        })
+        Ok(Lanes { lanes })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Which lane is that of whatever `key` names: below [`Lanes::count`], and the same in each process that has as many, so that
+    /// what replicas send each other for a node stays in one lane at both ends.
+    pub fn index(&self, key: impl Hash) -> usize {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()
     }
 
     /// The lane of whatever `key` names.
     pub fn of(&self, key: impl Hash) -> &Handle {
-        let at = self.hash.hash_one(key) % self.lanes.len() as u64;
-        &self.lanes[usize::try_from(at).unwrap_or_default()].handle
+        &self.lanes[self.index(key)].handle
     }
 }
 

@@ -85,7 +85,12 @@ impl Front {
             Some(b"peer") => {
                 let proved = self.is_replica(incoming.certificate());
                 if proved || self.replica.cluster().shows_token(incoming.request()) {
-                    let lane = self.replica.lane(remote);
+                    // All of its links are for one lane of its own, and so of this replica's if that has as many.
+                    let lanes = self.replica.lanes();
+                    let lane = match incoming.request().node() {
+                        Ok(Some(node)) => lanes.of(&node),
+                        Ok(None) | Err(_) => lanes.of(remote),
+                    };
                     let served = cluster::serve(self.replica.clone(), incoming, proved, remote);
                     lane.spawn(tokio::task::unconstrained(served));
                 } else {

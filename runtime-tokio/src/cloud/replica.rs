@@ -11,7 +11,6 @@ use proto_core::hub::OpenRequest;
 use proto_core::name::NodeName;
 use proto_core::replica::Holder;
 use proto_core::{Budget, Cloud, Config, Event, LinkKind, NodeHub};
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::User;
@@ -99,9 +98,9 @@ impl Replica {
         &self.cluster
     }
 
-    /// The lane of whatever `key` names.
-    pub(super) fn lane(&self, key: impl std::hash::Hash) -> Handle {
-        self.lanes.of(key).clone()
+    /// The threads that carry data.
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Takes nothing new from now on. False: it was so already.

@@ -1,4 +1,4 @@
-//! Making a connection to another replica: address, TCP, TLS, HTTP/2, and the control link.
+//! Making connections to another replica: address, TCP, TLS, HTTP/2, and on the first of them the control link.
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,24 +32,47 @@ pub(super) struct Connector {
     pub(super) message_bytes_max: usize,
 }
 
-/// A connection with its control link.
+/// A control link, and where it leads.
 pub(super) struct Made {
     pub(super) replica: ReplicaId,
     pub(super) remote: SocketAddr,
-    pub(super) peer: PeerConnection,
     pub(super) control: Link,
 }
 
 impl Connector {
     /// Makes one attempt. The connection is driven in `lane`.
     pub(super) async fn connect(&self, address: &str, lane: &Handle) -> Result<Made, Failed> {
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(address, lane)).await {
-            Ok(result) => result,
-            Err(_) => Err(failed(LinkLoss::Broken, "no answer within 10 s")),
-        }
+        in_time(async {
+            let (peer, remote) = self.begin(address, lane).await?;
+            let (control, replica) = peer
+                .open(authorization(&self.token), None)
+                .await
+                .map_err(|loss| failed(loss.to_core(), loss))?;
+            Ok(Made {
+                replica,
+                remote,
+                control,
+            })
+        })
+        .await
     }
 
-    async fn handshake(&self, address: &str, lane: &Handle) -> Result<Made, Failed> {
+    /// Makes a connection for the links of nodes, driven in `lane`, to where a control link leads already.
+    pub(super) async fn connect_more(
+        &self,
+        remote: SocketAddr,
+        lane: &Handle,
+    ) -> Result<PeerConnection, Failed> {
+        let address = remote.to_string();
+        let (peer, _) = in_time(self.begin(&address, lane)).await?;
+        Ok(peer)
+    }
+
+    async fn begin(
+        &self,
+        address: &str,
+        lane: &Handle,
+    ) -> Result<(PeerConnection, SocketAddr), Failed> {
         let addresses = lookup_host(address)
             .await
             .map_err(|error| failed(LinkLoss::Broken, error))?;
@@ -70,17 +93,14 @@ impl Connector {
             .await
             .map_err(|error| failed(LinkLoss::Broken, error))?;
         lane.spawn(tokio::task::unconstrained(drive));
-        let (control, replica) = peer
-            .open(authorization(&self.token), None)
-            .await
-            .map_err(|loss| failed(loss.to_core(), loss))?;
-        Ok(Made {
-            replica,
-            remote,
-            peer,
-            control,
-        })
+        Ok((peer, remote))
     }
+}
+
+async fn in_time<A>(making: impl Future<Output = Result<A, Failed>>) -> Result<A, Failed> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, making)
+        .await
+        .unwrap_or_else(|_| Err(failed(LinkLoss::Broken, "no answer within 10 s")))
 }
 
 /// The `authorization` header by which a replica is one, if a token is the cluster's credential.

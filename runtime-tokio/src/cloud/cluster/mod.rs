@@ -53,6 +53,7 @@ pub(super) struct Cluster {
     me: ReplicaId,
     /// There are no others to be told anything.
     is_alone: bool,
+    connector: Connector,
     token: watch::Receiver<Option<Secret>>,
     mailbox: Arc<Mailbox<Peers>>,
     ways: Mutex<Ways>,
@@ -65,7 +66,6 @@ pub(super) struct Cluster {
 /// A cluster whose driver does not run yet, because what it tells is for the replica that it belongs to.
 pub(super) struct Unstarted {
     machine: Peers,
-    connector: Connector,
     settings: PeersSettings,
 }
 
@@ -88,6 +88,7 @@ impl Cluster {
         let cluster = Cluster {
             me,
             is_alone: settings.is_empty(),
+            connector,
             token: settings.token.clone(),
             mailbox: Mailbox::new(),
             ways: Mutex::default(),
@@ -96,11 +97,7 @@ impl Cluster {
             message_bytes_max,
             ends: watch::Sender::new(false),
         };
-        let unstarted = Unstarted {
-            machine,
-            connector,
-            settings,
-        };
+        let unstarted = Unstarted { machine, settings };
         (cluster, unstarted)
     }
 
@@ -136,7 +133,7 @@ impl Unstarted {
     /// Starts looking for the others.
     pub(super) fn start(self, replica: &Arc<Replica>, clock: Clock) {
         let cluster = replica.cluster();
-        let shell = PeersShell::new(replica.clone(), self.connector);
+        let shell = PeersShell::new(replica.clone());
         let driver = Driver::new(self.machine, shell, clock, cluster.mailbox.clone());
         tokio::spawn(driver.run());
         if !self.settings.is_empty() {

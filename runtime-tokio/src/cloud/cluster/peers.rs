@@ -9,7 +9,6 @@ use proto_core::{Dialect, Event, Instant, LinkId, LinkKind, Machine, Peers, Stre
 use tokio::task::AbortHandle;
 
 use super::Replica;
-use super::connect::Connector;
 use super::ways::Way;
 use crate::driver::{Install, Moved, Shell};
 use crate::grpc::Loss;
@@ -17,25 +16,23 @@ use crate::record::Teller;
 
 pub(super) struct PeersShell {
     replica: Arc<Replica>,
-    connector: Connector,
     /// For the metrics: a link's end doesn't say what it spoke.
     dialects: HashMap<LinkId, Dialect>,
 }
 
 impl PeersShell {
-    pub(super) fn new(replica: Arc<Replica>, connector: Connector) -> PeersShell {
+    pub(super) fn new(replica: Arc<Replica>) -> PeersShell {
         PeersShell {
             replica,
-            connector,
             dialects: HashMap::new(),
         }
     }
 
     fn dial(&self, attempt: AttemptId, address: String) {
-        let (replica, connector) = (self.replica.clone(), self.connector.clone());
+        let replica = self.replica.clone();
         tokio::spawn(async move {
-            let lane = replica.lane(&address);
-            let made = connector.connect(&address, &lane).await;
+            let lane = replica.lanes().of(&address);
+            let made = replica.cluster().connector.connect(&address, lane).await;
             let known = replica.clone();
             let _ = replica
                 .cluster()
@@ -46,10 +43,7 @@ impl PeersShell {
                         let Some(link) = peers.link_up(attempt, made.replica, remote, now) else {
                             return Install::Nothing;
                         };
-                        let way = Way {
-                            peer: made.peer,
-                            remote: made.remote,
-                        };
+                        let way = Way::new(made.remote, known.lanes().count());
                         known.cluster().ways().insert(link, made.replica, way);
                         tracing::info!(address, replica = %made.replica, "another replica is reached");
                         Install::Link(link, made.control)

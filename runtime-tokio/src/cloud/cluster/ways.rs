@@ -1,20 +1,57 @@
-//! Which connection leads to which replica.
+//! Which connections lead to which replica.
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto_core::registry::believed;
 use proto_core::{LinkId, ReplicaId};
 
+use tokio::sync::OnceCell;
+
 use crate::grpc::peer::PeerConnection;
 
-/// A connection that this replica has made.
+/// A connection that is made when it is first of use, by whoever is first.
+type Lazy = Arc<OnceCell<PeerConnection>>;
+
+/// The way to a replica: where its control link leads, and for each lane a connection for the links of its nodes.
+///
+/// One connection for all lanes would be driven in one of them, and each message of the others' cost a wake between threads: a
+/// relayed stream was half as fast.
 #[derive(Clone)]
 pub(super) struct Way {
-    pub(super) peer: PeerConnection,
     pub(super) remote: SocketAddr,
+    lanes: Arc<[Mutex<Lazy>]>,
 }
 
-/// The connections, by the replicas and by the control links that they came with.
+impl Way {
+    /// To a replica that a control link leads to.
+    pub(super) fn new(remote: SocketAddr, lanes: usize) -> Way {
+        Way {
+            remote,
+            lanes: (0..lanes).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// The connection of this lane; to be made, if it isn't yet.
+    pub(super) fn lane(&self, lane: usize) -> Lazy {
+        self.lane_mut(lane).clone()
+    }
+
+    /// That connection proved useless: the next link is for a new one.
+    pub(super) fn renew(&self, lane: usize, useless: &Lazy) {
+        let mut current = self.lane_mut(lane);
+        if Arc::ptr_eq(&current, useless) {
+            *current = Lazy::default();
+        }
+    }
+
+    fn lane_mut(&self, lane: usize) -> std::sync::MutexGuard<'_, Lazy> {
+        let lane = &self.lanes[lane % self.lanes.len()];
+        lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ways, by the replicas and by the control links.
 #[derive(Default)]
 pub(super) struct Ways {
     by_replica: HashMap<ReplicaId, Way>,
@@ -27,7 +64,7 @@ impl Ways {
         self.by_replica.insert(replica, way);
     }
 
-    /// Its control link has ended. Links that it carries end with it, each for itself.
+    /// Its control link has ended. The links of nodes live on for as long as their connections do.
     pub(super) fn remove(&mut self, link: LinkId) {
         if let Some(replica) = self.by_link.remove(&link) {
             self.by_replica.remove(&replica);

@@ -10,7 +10,9 @@ use proto_core::{NodeHub, ReplicaId};
 
 use super::Replica;
 use super::connect::authorization;
+use super::ways::Way;
 use crate::driver::{Install, Mailbox};
+use crate::grpc::Link;
 use crate::registry::NotFound;
 
 /// A replica that is there takes a link at once.
@@ -54,16 +56,10 @@ impl Replica {
         let way = self.cluster().ways().to(replica);
         let made = match way {
             None => Err(LinkLoss::Refused),
-            Some(way) => {
-                let open = way
-                    .peer
-                    .open(authorization(&self.cluster().token), Some(&node));
-                match tokio::time::timeout(LINK_TIMEOUT, open).await {
-                    Ok(Ok((link, _))) => Ok((link, way.remote.to_string())),
-                    Ok(Err(loss)) => Err(loss.to_core()),
-                    Err(_) => Err(LinkLoss::Silent),
-                }
-            }
+            Some(way) => self
+                .link_by(&way, &node, replica)
+                .await
+                .map(|link| (link, way.remote.to_string())),
         };
         let _ = hub.post(Box::new(move |hub, now| match made {
             Ok((link, remote)) => hub
@@ -74,6 +70,40 @@ impl Replica {
                 Install::Nothing
             }
         }));
+    }
+
+    /// A link for a node on the connection of its lane.
+    async fn link_by(
+        &self,
+        way: &Way,
+        node: &NodeName,
+        replica: ReplicaId,
+    ) -> Result<Link, LinkLoss> {
+        let index = self.lanes().index(node);
+        let connection = way.lane(index);
+        let token = authorization(&self.cluster().token);
+        let open = async {
+            let make = || {
+                let lane = self.lanes().of(node);
+                self.cluster().connector.connect_more(way.remote, lane)
+            };
+            let peer = connection.get_or_try_init(make).await;
+            let peer = peer.map_err(|failed| failed.why)?;
+            peer.open(token, Some(node))
+                .await
+                .map_err(|loss| loss.to_core())
+        };
+        let made = match tokio::time::timeout(LINK_TIMEOUT, open).await {
+            Ok(Ok((link, there))) if there == replica => Ok(link),
+            // Another process has its address by now.
+            Ok(Ok(_)) => Err(LinkLoss::Refused),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(LinkLoss::Silent),
+        };
+        if made.is_err() {
+            way.renew(index, &connection);
+        }
+        made
     }
 
     fn held(&self, node: &NodeName, held: Vec<Held>) {
