@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 
 pub use files::{Validity, read_ca, read_identity};
 pub use identity::{CertIdentity, IdentityError};
@@ -25,9 +25,42 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// HTTP/1.1, for CONNECT.
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// The one provider of cryptography.
+/// The one provider of cryptography. The client's order of suites holds, and ours asks first for what its machine does fastest.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    let aes_in_hardware = has_aes();
+    provider
+        .cipher_suites
+        .sort_by_key(|offered| rank(offered.suite(), aes_in_hardware));
+    Arc::new(provider)
+}
+
+/// The place of a suite's cipher. All of them are safe, and none is known to be safer; AES with 256 bits costs a third more than
+/// with 128, and without instructions of the CPU's own either costs a multiple of ChaCha20.
+fn rank(suite: CipherSuite, aes_in_hardware: bool) -> u8 {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 1,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => match aes_in_hardware {
+            true => 3,
+            false => 0,
+        },
+        _ => 2,
+    }
+}
+
+/// Whether this CPU has instructions for AES and for GCM's multiplication.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
 }
 
 /// For a client that connects to nobody.

@@ -260,3 +260,24 @@ fn feed(mut bytes: &[u8], mut read: impl FnMut(&mut dyn std::io::Read) -> usize)
         read(&mut bytes);
     }
 }
+
+#[test]
+fn what_the_machine_does_fastest_is_asked_for_first() {
+    let first = |aes_in_hardware| {
+        let mut suites: Vec<_> = rustls::crypto::ring::ALL_CIPHER_SUITES
+            .iter()
+            .map(rustls::SupportedCipherSuite::suite)
+            .collect();
+        suites.sort_by_key(|suite| super::rank(*suite, aes_in_hardware));
+        suites[0]
+    };
+    assert_eq!(first(true), rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let stream = rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    assert_eq!(first(false), stream, "a small board");
+    let provider = super::provider();
+    let ranks = provider
+        .cipher_suites
+        .iter()
+        .map(|offered| super::rank(offered.suite(), super::has_aes()));
+    assert!(ranks.is_sorted());
+}
