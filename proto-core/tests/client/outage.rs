@@ -265,3 +265,24 @@ fn what_is_not_resumed_within_the_grace_ends_clearly() {
     world.pass(Duration::from_secs(1));
     assert!(world.client.has_ended() && world.client.is_idle());
 }
+
+#[test]
+fn a_client_has_nothing_to_say_of_a_stream_that_it_has_forgotten() {
+    let (mut world, _, _) = World::connected();
+    let sent = world.here.sent.len();
+    for kind in ["content", "eof", "connected"] {
+        let stray = StreamMsg {
+            node: "node-a".into(),
+            category: "ssh".into(),
+            r#type: kind.into(),
+            topic: "forgotten".into(),
+            epoch: 1,
+            ..StreamMsg::default()
+        };
+        let wire = world.wires[0];
+        world.client.handle_message(wire.client, stray, world.now);
+    }
+    world.settle();
+    assert_eq!(world.here.sent[sent..], [""; 0], "such a word ends its link");
+    assert_eq!(world.wires.len(), 1);
+}

@@ -5,6 +5,7 @@
 mod base;
 mod faults;
 mod hostile;
+mod last;
 mod moving;
 mod passing;
 mod schedules;
@@ -63,6 +64,10 @@ struct World {
     zero_is_client: bool,
     unreachable: BTreeSet<usize>,
     refuse_dials: bool,
+    /// Dials are not answered for now.
+    hold_dials: bool,
+    /// Content that hub 0 sends waits here.
+    held_content: Option<Vec<(End, StreamMsg)>>,
     budgets: Vec<Budget>,
     /// Types of messages, with the link's ends.
     sniffed: Vec<(Who, Who, StreamMsg)>,
@@ -111,6 +116,8 @@ impl World {
             zero_is_client: false,
             unreachable: BTreeSet::new(),
             refuse_dials: false,
+            hold_dials: false,
+            held_content: None,
             budgets,
             sniffed: Vec::new(),
             wall_ms: 1000,
@@ -355,7 +362,11 @@ impl World {
             }
             busy |= self.drain(Who::Edge);
             let log = self.logs.entry(Who::Edge).or_default();
-            for id in std::mem::take(&mut log.dials) {
+            let dials = match self.hold_dials {
+                true => Vec::new(),
+                false => std::mem::take(&mut log.dials),
+            };
+            for id in dials {
                 log.dialed += 1;
                 log.dialed_ids.push(id);
                 let result = match self.refuse_dials {
@@ -385,7 +396,11 @@ impl World {
                 if let Some(msg) = msg {
                     busy = true;
                     self.sniffed.push((from.0, to.0, msg.clone()));
-                    if [from.0, to.0].contains(&Who::Edge) && !self.edge_delay.is_zero() {
+                    if let Some(held) = &mut self.held_content
+                        && (from.0, msg.r#type.as_str()) == (Who::Hub(0), "content")
+                    {
+                        held.push((to, msg));
+                    } else if [from.0, to.0].contains(&Who::Edge) && !self.edge_delay.is_zero() {
                         let at = self.now + self.edge_delay;
                         self.under_way.push_back((at, to, msg));
                     } else {
