@@ -65,7 +65,7 @@ impl Mux {
             return;
         };
         let link = entry.link.and_then(|link| self.links.get_mut(&link));
-        // The sender may be farther than the link leads.
+        // The far end may be farther than the link leads.
         let far = entry.stream.answer_took();
         let line = link.map(|link| (link.round_trip().max(far), &mut link.window));
         entry.stream.written(bytes, now, line);

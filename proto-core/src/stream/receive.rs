@@ -38,6 +38,10 @@ pub(crate) struct Receive {
     /// The link's interval in which the last grant was made.
     granted_in: u64,
     grant_due: bool,
+    /// The promise before the newest, and when that was made: a sender that has used it up goes on a round trip later.
+    asked: Option<(u64, Instant)>,
+    /// How far away the sender was when it last waited for a promise.
+    far: Duration,
     charge: Charge,
     /// Base dialect: no credit; bytes held are bounded all the same.
     base_max: Option<u64>,
@@ -64,6 +68,8 @@ impl Receive {
             granted_at: now,
             granted_in: 0,
             grant_due: false,
+            asked: None,
+            far: Duration::ZERO,
             charge,
             base_max: None,
         }
@@ -96,6 +102,15 @@ impl Receive {
         // What is new of it: less than its length, so it fits.
         let skip = usize::try_from(self.received - offset).unwrap_or(0);
         let data = data.slice(skip..);
+        if let Some((promised, at)) = self.asked
+            && end > promised
+        {
+            self.asked = None;
+            // It had stopped there; else it went on by what it knew already, and this tells nothing.
+            if self.received == promised {
+                self.far = now.saturating_duration_since(at);
+            }
+        }
         self.received = end;
         self.push(data);
         if self.base_max.is_some() {
@@ -166,6 +181,8 @@ impl Receive {
     fn grant(&mut self, now: Instant, line: Option<Line<'_>>) {
         let mut window = self.window.max(self.window_min);
         if let Some((round_trip, shared)) = line {
+            // The sender may be farther than the link leads.
+            let round_trip = round_trip.max(self.far);
             let busy = shared.count(&mut self.granted_in, now);
             let took = now.saturating_duration_since(self.granted_at);
             if took < round_trip * 2 && self.window >= self.part(shared, busy) {
@@ -185,6 +202,7 @@ impl Receive {
             self.window = window;
         }
         self.granted_at = now;
+        self.asked.get_or_insert((self.limit, now));
         self.limit = self.limit.max(self.written + self.window);
         self.grant_due = true;
     }

@@ -283,6 +283,10 @@ fn a_client_has_nothing_to_say_of_a_stream_that_it_has_forgotten() {
         world.client.handle_message(wire.client, stray, world.now);
     }
     world.settle();
-    assert_eq!(world.here.sent[sent..], [""; 0], "such a word ends its link");
+    assert_eq!(
+        world.here.sent[sent..],
+        [""; 0],
+        "such a word ends its link"
+    );
     assert_eq!(world.wires.len(), 1);
 }

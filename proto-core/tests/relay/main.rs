@@ -72,8 +72,8 @@ struct World {
     /// Types of messages, with the link's ends.
     sniffed: Vec<(Who, Who, StreamMsg)>,
     wall_ms: u64,
-    /// How long a message of the edge's link is under way, each way.
-    edge_delay: Duration,
+    /// Whose links are long, and how long a message is under way there, each way.
+    far: Option<(Who, Duration)>,
     under_way: VecDeque<(Instant, End, StreamMsg)>,
 }
 
@@ -121,7 +121,7 @@ impl World {
             budgets,
             sniffed: Vec::new(),
             wall_ms: 1000,
-            edge_delay: Duration::ZERO,
+            far: None,
             under_way: VecDeque::new(),
         }
     }
@@ -400,8 +400,10 @@ impl World {
                         && (from.0, msg.r#type.as_str()) == (Who::Hub(0), "content")
                     {
                         held.push((to, msg));
-                    } else if [from.0, to.0].contains(&Who::Edge) && !self.edge_delay.is_zero() {
-                        let at = self.now + self.edge_delay;
+                    } else if let Some((far, delay)) = self.far
+                        && [from.0, to.0].contains(&far)
+                    {
+                        let at = self.now + delay;
                         self.under_way.push_back((at, to, msg));
                     } else {
                         self.deliver(to, msg);

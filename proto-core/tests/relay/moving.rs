@@ -270,14 +270,14 @@ fn a_resume_that_the_edge_has_accepted_is_not_asked_by_another_way_with_the_same
     world.hubs[2].drain(Duration::ZERO, now);
     world.settle(); // The edge is about to make its next link.
     world.cut(Who::Hub(0), Who::Hub(1));
-    world.edge_delay = Duration::from_millis(50);
+    world.far = Some((Who::Edge, Duration::from_millis(50)));
     while last_epoch(&world, Who::Hub(2), "resumed") < 2 {
         world.pass(Duration::from_millis(10));
     }
     // `resumed` is under way; replica 2 hears of the newer link, and sends the opener away.
     world.edge_connects(1);
     assert_eq!(last_epoch(&world, Who::Hub(1), "detached"), 2);
-    world.edge_delay = Duration::ZERO;
+    world.far = None;
     world.pass(Duration::from_secs(2));
     goes_on(&mut world, here, there);
 }
@@ -291,19 +291,19 @@ fn a_question_whose_answer_is_lost_with_the_edges_link_is_asked_again_by_its_ope
         let instance = world.log(Who::Hub(1)).held[0].clone().instance;
         world.client_knows(1, &instance.to_string());
         if kind == "connecting" {
-            world.edge_delay = Duration::from_millis(50);
+            world.far = Some((Who::Edge, Duration::from_millis(50)));
         }
         let here = world.open(0, b"");
         world.pass(Duration::from_millis(60));
         if kind == "resume" {
             world.cut(Who::Hub(0), Who::Hub(1));
-            world.edge_delay = Duration::from_millis(50);
+            world.far = Some((Who::Edge, Duration::from_millis(50)));
             while last_epoch(&world, Who::Hub(1), "resumed") < 2 {
                 world.pass(Duration::from_millis(10));
             }
         }
         let there = world.at_edge();
-        world.edge_delay = Duration::ZERO;
+        world.far = None;
         world.under_way.clear();
         world.cut(Who::Edge, Who::Hub(1));
         world.edge_connects(1);

@@ -22,7 +22,7 @@ fn an_edge_that_is_far_from_the_relay_fills_its_line() {
     // The replicas' own link is known to be short.
     world.open(0, b"");
     world.pass(Duration::from_secs(15));
-    world.edge_delay = Duration::from_millis(25);
+    world.far = Some((Who::Edge, Duration::from_millis(25)));
     let here = world.open(0, b"");
     world.pass(Duration::from_secs(1));
     let there = *world
@@ -34,6 +34,26 @@ fn an_edge_that_is_far_from_the_relay_fills_its_line() {
     world.pass(Duration::from_secs(2));
     // 64 KiB a round trip would be 2.6 MB in that time, 256 KiB 10 MB.
     assert_eq!(world.got(Who::Hub(0), here).len(), 20_000_000);
+}
+
+#[test]
+fn an_opener_that_is_far_from_the_relay_fills_its_line() {
+    let mut world = World::new(2, Config::default());
+    world.edge_connects(1);
+    // The edge's own link is known to be short.
+    world.open(0, b"");
+    world.pass(Duration::from_secs(15));
+    world.far = Some((Who::Hub(0), Duration::from_millis(25)));
+    let here = world.open(0, b"");
+    world.pass(Duration::from_secs(1));
+    let there = *world
+        .log(Who::Edge)
+        .dialed_ids
+        .last()
+        .expect("it was dialed");
+    world.send(Who::Hub(0), here, &bytes(20_000_000));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.got(Who::Edge, there).len(), 20_000_000);
 }
 
 #[test]
