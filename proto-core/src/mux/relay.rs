@@ -36,14 +36,8 @@ impl Mux {
         let Some(link) = self.links.get(&link_id) else {
             return;
         };
-        let limit = self.config.links.streams_per_link_max;
-        // What this stream has here already makes way for it.
-        let older = self.relay.older(&topic, msg.epoch);
-        let older = older.iter().filter_map(|id| self.relay.get(*id));
-        let own = older.filter(|route| route.opener == link_id).count();
-        let crowded = link.kind == LinkKind::Client
-            && self.relay.count_of_link(link_id) + link.lost.len() >= limit + own;
-        if link.kind == LinkKind::Client {
+        let is_client = link.kind == LinkKind::Client;
+        if is_client {
             msg.user.clone_from(&link.user);
         }
         let is_known = self
@@ -60,7 +54,7 @@ impl Mux {
             return self.refuse_claim(link_id, &msg, Reason::ProtocolError);
         }
         let room_max = self.config.streams.relay_bytes_max;
-        let route = match crowded {
+        let route = match is_client && self.is_crowded(link_id, &topic, msg.epoch) {
             true => None,
             false => Route::new(topic, link_id, msg.clone(), &self.budget, room_max, now),
         };
@@ -71,6 +65,15 @@ impl Mux {
         let _ = self.fresh_id(); // The other half's.
         self.relay.insert(id, route);
         self.items.push_back(Item::Claimed(id, now));
+    }
+
+    /// Whether a client's link has as many streams as it may. What this stream has there already makes way for it.
+    fn is_crowded(&self, link_id: LinkId, topic: &Topic, epoch: u32) -> bool {
+        let lost = self.links.get(&link_id).map_or(0, |link| link.lost.len());
+        let older = self.relay.older(topic, epoch);
+        let older = older.iter().filter_map(|id| self.relay.get(*id));
+        let own = older.filter(|route| route.opener == link_id).count();
+        self.relay.count_of_link(link_id) + lost >= self.config.links.streams_per_link_max + own
     }
 
     /// "A `resume` that can't be passed [is answered with] `detached`, a `connecting` with `connect-failed`."

@@ -60,9 +60,7 @@ impl Half {
             gone: false,
         }
     }
-}
 
-impl Half {
     fn clear(&mut self) {
         self.first = None;
         self.last = None;
