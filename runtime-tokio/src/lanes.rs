@@ -75,3 +75,25 @@ impl Lane {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_as_many_lanes_has_a_node_in_the_same_and_all_are_used() {
+        let (here, there) = (Lanes::start(3), Lanes::start(3));
+        let (here, there) = (here.expect("threads"), there.expect("threads"));
+        let lanes: Vec<usize> = (0..100)
+            .map(|node| here.index(format!("node-{node}")))
+            .collect();
+        let theirs = (0..100).map(|node| there.index(format!("node-{node}")));
+        assert!(lanes.iter().copied().eq(theirs));
+        for lane in 0..here.count() {
+            assert!(
+                lanes.iter().filter(|found| **found == lane).count() > 15,
+                "{lanes:?}"
+            );
+        }
+    }
+}

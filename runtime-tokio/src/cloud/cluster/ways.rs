@@ -85,3 +85,24 @@ impl Ways {
         believed(addresses, all.map(|(id, way)| (*id, way.remote.ip())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lanes_connection_is_renewed_by_who_found_it_useless_and_by_nobody_later() {
+        let way = Way::new(SocketAddr::from(([127, 0, 0, 1], 9000)), 2);
+        let (first, other) = (way.lane(0), way.lane(1));
+        assert!(
+            Arc::ptr_eq(&first, &way.lane(0)),
+            "one for all of the lane's nodes"
+        );
+        way.renew(0, &first);
+        let second = way.lane(0);
+        assert!(!Arc::ptr_eq(&first, &second));
+        way.renew(0, &first);
+        assert!(Arc::ptr_eq(&second, &way.lane(0)), "it is another by now");
+        assert!(Arc::ptr_eq(&other, &way.lane(1)));
+    }
+}
