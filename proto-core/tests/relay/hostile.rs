@@ -218,6 +218,7 @@ fn an_edge_that_takes_the_nodes_place_gets_no_byte_of_its_streams() {
         let link = victim.world.hubs[1].link_up(edge_up(instance, false), now);
         victim.world.settle();
         victim.world.send(Who::Hub(0), victim.here, b"secret");
+        let said = victim.world.got(Who::Edge, victim.there).len() as u64;
         let mut heard = Vec::new();
         for (kind, epoch) in (1..8).flat_map(|epoch| {
             ["resumed", "connected", "content", "eof", "window", "closed"].map(|kind| (kind, epoch))
@@ -231,6 +232,7 @@ fn an_edge_that_takes_the_nodes_place_gets_no_byte_of_its_streams() {
                 topic: victim.connecting.topic.clone(),
                 key: Bytes::from_static(&[9; 16]),
                 data: Bytes::from_static(data),
+                ack: said, // It has seen the lengths of what was sent.
                 limit: 1 << 20,
                 code: 7,
                 epoch,

@@ -188,4 +188,5 @@ fn a_connect_failed_that_is_lost_again_and_again_is_said_again_and_nothing_is_di
     world.settle();
     assert!(world.edge_log.dials.is_empty(), "a second dial");
     assert_eq!(world.hub_log.replies.get(&here), Some(&502));
+    assert_eq!(world.hub_log.records[0].reason, Reason::Refused);
 }
