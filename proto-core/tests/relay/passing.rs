@@ -15,21 +15,23 @@ fn a_stream_goes_by_way_of_the_replica_that_holds_the_node() {
     assert_eq!(world.log(Who::Edge).dialed, 1);
 }
 
-#[test]
-fn an_edge_that_is_far_from_the_relay_fills_its_line() {
+/// A stream to an edge whose links, or the opener's, take 25 ms each way, in a world that knew all of them as short.
+fn far_away(who: Who) -> (World, StreamId, StreamId) {
     let mut world = World::new(2, Config::default());
     world.edge_connects(1);
-    // The replicas' own link is known to be short.
     world.open(0, b"");
     world.pass(Duration::from_secs(15));
-    world.far = Some((Who::Edge, Duration::from_millis(25)));
+    world.far = Some((who, Duration::from_millis(25)));
     let here = world.open(0, b"");
     world.pass(Duration::from_secs(1));
-    let there = *world
-        .log(Who::Edge)
-        .dialed_ids
-        .last()
-        .expect("it was dialed");
+    let dialed = &world.log(Who::Edge).dialed_ids;
+    let there = *dialed.last().expect("it was dialed");
+    (world, here, there)
+}
+
+#[test]
+fn a_line_that_is_long_at_the_edge_is_filled_by_a_download() {
+    let (mut world, here, there) = far_away(Who::Edge);
     world.send(Who::Edge, there, &bytes(20_000_000));
     world.pass(Duration::from_secs(2));
     // 64 KiB a round trip would be 2.6 MB in that time, 256 KiB 10 MB.
@@ -37,20 +39,8 @@ fn an_edge_that_is_far_from_the_relay_fills_its_line() {
 }
 
 #[test]
-fn an_opener_that_is_far_from_the_relay_fills_its_line() {
-    let mut world = World::new(2, Config::default());
-    world.edge_connects(1);
-    // The edge's own link is known to be short.
-    world.open(0, b"");
-    world.pass(Duration::from_secs(15));
-    world.far = Some((Who::Hub(0), Duration::from_millis(25)));
-    let here = world.open(0, b"");
-    world.pass(Duration::from_secs(1));
-    let there = *world
-        .log(Who::Edge)
-        .dialed_ids
-        .last()
-        .expect("it was dialed");
+fn a_line_that_is_long_at_the_opener_is_filled_by_an_upload() {
+    let (mut world, here, there) = far_away(Who::Hub(0));
     world.send(Who::Hub(0), here, &bytes(20_000_000));
     world.pass(Duration::from_secs(2));
     assert_eq!(world.got(Who::Edge, there).len(), 20_000_000);
