@@ -14,6 +14,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+/// What is passed on of the text beside a code.
+const TEXT_BYTES_MAX: usize = 1024;
+
 /// Which way along a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Toward {
@@ -263,7 +266,8 @@ impl Route {
                         .get_or_insert(reason.unwrap_or(Reason::ProtocolError));
                     self.half(toward.back()).clear();
                 } else {
-                    self.half(toward).last = Some(msg);
+                    let last = self.last_word(kind, &msg);
+                    self.half(toward).last = Some(last);
                 }
             }
             Kind::Content => {
@@ -429,6 +433,16 @@ impl Route {
         StreamMsg {
             ack,
             limit,
+            ..self.message(kind)
+        }
+    }
+
+    /// An end's last word as it is passed on: what PROTOCOL.md has in it, and no more than a line of text.
+    fn last_word(&self, kind: Kind, said: &StreamMsg) -> StreamMsg {
+        let text = &said.data[..said.data.len().min(TEXT_BYTES_MAX)];
+        StreamMsg {
+            code: said.code,
+            data: Bytes::copy_from_slice(text),
             ..self.message(kind)
         }
     }

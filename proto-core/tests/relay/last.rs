@@ -140,3 +140,44 @@ fn a_clients_resume_takes_its_own_older_place_at_the_limit() {
     world.send(Who::Hub(0), here, b"on");
     assert_eq!(world.got(Who::Edge, there), b"on");
 }
+
+#[test]
+fn of_a_last_word_only_what_it_means_is_passed_on() {
+    for kind in ["connect-failed", "closed"] {
+        let mut world = World::new(2, Config::default());
+        world.edge_connects(1);
+        world.hold_dials = true;
+        let here = world.open(0, b"");
+        let (_, relay) = world.link_of(Who::Edge, Who::Hub(1));
+        let asked = world.sniffed.iter().rev();
+        let mut asked = asked.filter(|(_, to, msg)| *to == Who::Edge && msg.r#type == "connecting");
+        let asked = asked.next().expect("it was asked").2.clone();
+        let rogue = StreamMsg {
+            r#type: kind.into(),
+            code: proto_core::reason::Reason::Refused.code(),
+            data: bytes(100_000).into(),
+            offset: u64::MAX - 1,
+            ack: 4,
+            limit: 1 << 40,
+            ..asked
+        };
+        world.deliver(relay, rogue);
+        world.settle();
+        let passed = world.sniffed.iter();
+        let mut passed = passed.filter(|(from, to, msg)| {
+            (*from, *to, msg.r#type.as_str()) == (Who::Hub(1), Who::Hub(0), kind)
+        });
+        let passed = &passed.next().expect("it is passed on").2;
+        assert_eq!(
+            (passed.offset, passed.ack, passed.limit),
+            (0, 0, 0),
+            "{kind}"
+        );
+        assert_eq!(passed.data.len(), 1024, "as much as a line of text");
+        assert_eq!(
+            world.log(Who::Hub(0)).replies.get(&here),
+            Some(&502),
+            "{kind}"
+        );
+    }
+}
