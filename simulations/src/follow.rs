@@ -198,8 +198,12 @@ impl Follow {
         None
     }
 
-    /// A replica hears a question, which it passes on or answers itself.
+    /// A replica hears a question, which it passes on or answers itself. One that comes late, by another way, it refuses.
     pub(crate) fn asked(&mut self, wire: WireId, host: HostId, msg: &StreamMsg) {
+        let known = self.asked.get(&host).map_or(0, |(_, known)| known.epoch);
+        if msg.epoch <= known {
+            return;
+        }
         let msg = StreamMsg {
             data: bytes::Bytes::new(),
             ..msg.clone()
@@ -252,7 +256,8 @@ impl Follow {
                 format!("limit {} when {most} have room", msg.limit),
             ));
         }
-        let current = self.sides[side].epoch == msg.epoch && followed;
+        // A process whose place another has taken says what nobody follows.
+        let current = self.sides[side].epoch == msg.epoch && followed && told > 0;
         if current && msg.limit > told.max(EARLY_BYTES) {
             return Some((
                 "relay room",

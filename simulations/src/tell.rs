@@ -185,7 +185,9 @@ impl<M: Machine> Host<M> {
 
     /// Whether a script that means harm has been at this host's links.
     fn by_rogue(&self, net: &Net) -> bool {
-        let heard = self.rogue_at.is_some_and(|at| net.now < at + SEC);
+        // A process that stood still hears what it was sent before much later.
+        let heard = |at: crate::net::Nanos| net.now < at + SEC || net.stood_still;
+        let heard = self.rogue_at.is_some_and(heard);
         net.nodes[self.node].rogue || heard
     }
 

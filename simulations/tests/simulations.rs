@@ -19,6 +19,7 @@ mod simulations {
         1_000_003, // a hub whose link was gone before it was told to leave waited for that turn
         1_001_286, // a client that asked before it was told that its replica leaves was refused for good
         1_004_828, // a replica passed a question on a second time, and the edge refused what it had accepted
+        1_012_624, // a relay passed on what a refusal has no use for, of whatever size
     ];
     /// The fixed range.
     const SEEDS: std::ops::Range<u64> = 100_000..120_000;
