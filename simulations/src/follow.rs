@@ -81,6 +81,8 @@ pub(crate) struct Follow {
     pub(crate) sides: [Side; 2],
     /// The process that holds the acceptor: an edge, or the replica that holds a base edge's link.
     pub(crate) acceptor: Option<HostId>,
+    /// There was another before it, whose bytes the opener may hold.
+    replaced: bool,
     /// Replicas where version 1 has ended before a base edge.
     pub(crate) ends_at: Vec<HostId>,
     /// The newest question that each replica has heard.
@@ -100,6 +102,7 @@ impl Follow {
             passed: BTreeMap::new(),
             sides: Default::default(),
             acceptor: None,
+            replaced: false,
             ends_at: Vec::new(),
             asked: BTreeMap::new(),
             connected: false,
@@ -187,7 +190,8 @@ impl Follow {
                 format!("limit {} when {credit_max} may be promised", msg.limit),
             ));
         }
-        if kind != "connecting" && (msg.ack > peer_end || msg.ack < own.acked) {
+        let unsent = msg.ack > peer_end && !(self.replaced && side == CLIENT);
+        if kind != "connecting" && (unsent || msg.ack < own.acked) {
             return Some((
                 "acks",
                 format!("acks {} of {peer_end}, before {}", msg.ack, own.acked),
@@ -220,9 +224,15 @@ impl Follow {
         if let Some((wire, msg)) = self.asked.remove(&host) {
             self.ends_at.push(host);
             // The same question may have failed elsewhere: whoever has it now begins anew.
-            (self.acceptor, self.sides[TARGET]) = (Some(host), Side::default());
+            self.accepted_by(Some(host));
             self.heard(wire, (TARGET, Some(host)), &msg);
         }
+    }
+
+    /// Another process has it now: it knows nothing of what the one before it did.
+    fn accepted_by(&mut self, host: Option<HostId>) {
+        self.replaced |= self.acceptor.is_some();
+        (self.acceptor, self.sides[TARGET]) = (host, Side::default());
     }
 
     /// A replica passes on what a side has said. `followed`: what the sides themselves have said is known.
@@ -310,8 +320,7 @@ impl Follow {
                 return Heard::Late;
             }
             if self.acceptor != host {
-                // Another process: it knows nothing of what the one before it did.
-                (self.acceptor, self.sides[TARGET]) = (host, Side::default());
+                self.accepted_by(host);
             }
             let own = &mut self.sides[TARGET];
             own.attach(wire, msg, msg.ack);
