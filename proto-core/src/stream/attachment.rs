@@ -2,6 +2,7 @@
 //!
 //! Moving, healing and making before breaking are all this one step. PROTOCOL.md, "Attachment" and "Losing a link".
 
+use super::receive::WAY_TAKES_MAX;
 use super::{Phase, Role, Stream};
 use crate::config::{EARLY_BYTES, StreamConfig};
 use crate::proto::StreamMsg;
@@ -14,8 +15,6 @@ use core::time::Duration;
 /// The first and the longest pause between two tries to resume.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// No way is longer: what an answer took beyond that, the target took.
-const ANSWER_TOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The acceptor's answer that is due, or the opener's question that has none yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +136,7 @@ impl Stream {
     pub(super) fn answered(&mut self, asked_at: Option<Instant>, now: Instant) {
         if let Some(asked_at) = asked_at {
             let took = now.saturating_duration_since(asked_at);
-            self.attachment.answer_took = took.min(ANSWER_TOOK_MAX);
+            self.attachment.answer_took = took.min(WAY_TAKES_MAX);
         }
     }
 

@@ -15,6 +15,9 @@ use core::time::Duration;
 /// Shorter pieces are copied, so that a keystroke doesn't pin the buffer that it came in.
 const COPY_BYTES: usize = 4096;
 
+/// No way is longer: what an answer took beyond that, a dial, a pause or a lost link took.
+pub(super) const WAY_TAKES_MAX: Duration = Duration::from_secs(1);
+
 /// What a link says of its line: the round trip without queues, and the window that its streams share.
 pub(crate) type Line<'a> = (Duration, &'a mut SharedWindow);
 
@@ -108,7 +111,7 @@ impl Receive {
             self.asked = None;
             // It had stopped there; else it went on by what it knew already, and this tells nothing.
             if self.received == promised {
-                self.far = now.saturating_duration_since(at);
+                self.far = now.saturating_duration_since(at).min(WAY_TAKES_MAX);
             }
         }
         self.received = end;
@@ -246,6 +249,7 @@ impl Receive {
     /// Another attachment sets the limit anew: what is acked plus the early bytes, as far as the window and those reach.
     /// Else a stream that nobody reads from would earn credit by being attached again and again.
     pub(crate) fn promise_anew(&mut self) {
+        self.asked = None; // The link was away in between.
         let most = self.written + self.window + EARLY_BYTES;
         self.limit = self.limit.max((self.received + EARLY_BYTES).min(most));
         let promised = self.limit - self.written;
@@ -338,6 +342,37 @@ mod tests {
 
     fn bytes(count: usize) -> Bytes {
         Bytes::from(alloc::vec![1; count])
+    }
+
+    #[test]
+    fn a_senders_way_is_measured_only_when_it_waited_and_by_no_outage() {
+        let millis = |millis| Instant::ZERO + Duration::from_millis(millis);
+        // It has used up what it was promised; the next promise is made at once.
+        let waiting = || {
+            let mut receive = receive(&Budget::new(1 << 20));
+            receive
+                .content(0, bytes(4096), millis(0))
+                .expect("promised");
+            receive.written(4096, millis(0), None);
+            receive
+        };
+        for (after, far) in [(50, 50), (60_000, 1_000)] {
+            let mut receive = waiting();
+            receive
+                .content(4096, bytes(1), millis(after))
+                .expect("promised");
+            assert_eq!(receive.far, Duration::from_millis(far), "after {after} ms");
+        }
+        let mut lost = waiting();
+        lost.promise_anew();
+        lost.content(4096, bytes(1), millis(900)).expect("promised");
+        assert_eq!(lost.far, Duration::ZERO, "the link was away");
+        let mut idle = receive(&Budget::new(1 << 20));
+        idle.content(0, bytes(3000), millis(0)).expect("promised");
+        idle.written(3000, millis(0), None);
+        idle.content(3000, bytes(2000), millis(900))
+            .expect("promised");
+        assert_eq!(idle.far, Duration::ZERO, "it had room left");
     }
 
     #[test]
