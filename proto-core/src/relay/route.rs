@@ -233,17 +233,15 @@ impl Route {
         if self.shared(toward).last.is_some() || self.shared(toward).last_passed {
             return Ok(()); // Behind its own end.
         }
-        let is_before_its_proof = self.is_resume
-            && toward == Toward::Opener
-            && !self.toward_opener.introduced
-            && self.toward_opener.first.is_none();
+        let is_answered = self.toward_opener.introduced || self.toward_opener.first.is_some();
+        let is_before_its_proof = self.is_resume && toward == Toward::Opener && !is_answered;
         if is_before_its_proof && matches!(kind, Kind::Content | Kind::Window | Kind::Eof) {
             return Ok(()); // It may come from one who has none, and is no fault of the stream's.
         }
         let (ack, limit) = (msg.ack, msg.limit);
         match kind {
             Kind::Connected | Kind::Resumed => {
-                if self.toward_opener.introduced || self.toward_opener.first.is_some() {
+                if is_answered {
                     return Err(Reason::ProtocolError);
                 }
                 let again = self.epoch > 1;
