@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto_core::Machine;
 use proto_core::reason::Reason;
 
-use super::{Stage, allow, settles, setup, talk};
+use super::{Stage, settles, setup, talk};
 use crate::faults::Policy;
 use crate::flow::{CLIENT, FlowPlan, TARGET, Via};
 use crate::net::{FlowId, MS, NEVER, Nanos, SEC, nanos};
@@ -144,12 +144,7 @@ fn open(seed: u64, streams: usize) -> (Stage, Vec<FlowId>) {
             talk(number % NODES, via, at, (100, CUT_AT + SEC - at, 2))
         })
         .collect();
-    allow(&mut setup, &flows);
-    let mut stage = Stage::new(seed, setup);
-    let all: Vec<FlowId> = flows
-        .iter()
-        .map(|flow| stage.world.net.add_flow(*flow))
-        .collect();
+    let (mut stage, all) = Stage::new(seed, setup, &flows);
     stage.to(CUT_AT - 500 * MS);
     stage
         .world

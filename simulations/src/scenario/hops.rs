@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Stage, allow, settles, setup, talk};
+use super::{Stage, settles, setup, talk};
 use crate::draw::{Concern, Draw};
 use crate::flow::{FlowPlan, Via};
 use crate::net::{FlowId, MS, Nanos, SEC};
@@ -75,12 +75,7 @@ pub fn hops(seed: u64, opens: usize) -> Opens {
             talk(draw.index(NODES), via, at, (size, 300 * MS, times))
         })
         .collect();
-    allow(&mut setup, &flows);
-    let mut stage = Stage::new(seed, setup);
-    let all: Vec<FlowId> = flows
-        .iter()
-        .map(|flow| stage.world.net.add_flow(*flow))
-        .collect();
+    let (mut stage, all) = Stage::new(seed, setup, &flows);
     stage.to(BEGIN_AT);
     let until = BEGIN_AT + opens as u64 * OPENS_EVERY;
     let mut hops = 0;

@@ -80,15 +80,6 @@ pub(crate) fn setup(seed: u64, nodes: usize, replicas: usize) -> Setup {
     }
 }
 
-/// Each node's edge lets be dialed what these flows ask for, which are added in this order.
-pub(crate) fn allow(setup: &mut Setup, flows: &[FlowPlan]) {
-    let mut ports = vec![Vec::new(); setup.nodes.len()];
-    for (id, flow) in flows.iter().enumerate() {
-        ports[flow.node].push(port_of(id));
-    }
-    setup.ports = Some(ports);
-}
-
 /// A stream whose client sends `chunk` bytes in each `gap`, so many times, and has them sent back.
 pub(crate) fn talk(
     node: usize,
@@ -127,10 +118,17 @@ pub(crate) fn talk(
 }
 
 impl Stage {
-    pub(crate) fn new(seed: u64, setup: Setup) -> Stage {
+    /// Each node's edge lets be dialed what these flows ask for, and nothing else.
+    pub(crate) fn new(seed: u64, mut setup: Setup, flows: &[FlowPlan]) -> (Stage, Vec<FlowId>) {
+        let mut ports = vec![Vec::new(); setup.nodes.len()];
+        for (id, flow) in flows.iter().enumerate() {
+            ports[flow.node].push(port_of(id));
+        }
+        setup.ports = Some(ports);
         let mut world = World::of(seed, setup, Vec::new());
         world.net.schedule(SEC, Event::Tick);
-        Stage { world }
+        let all = flows.iter().map(|flow| world.net.add_flow(*flow)).collect();
+        (Stage { world }, all)
     }
 
     pub(crate) fn now(&self) -> Nanos {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Stage, allow, settles, setup, talk};
+use super::{Stage, settles, setup, talk};
 use crate::cluster::RegistryFault;
 use crate::flow::{FlowPlan, Via};
 use crate::net::{FlowId, MS, Nanos, SEC};
@@ -107,12 +107,7 @@ pub fn registry_fails(seed: u64, outage: Outage) -> Unnoticed {
         })
     });
     let flows: Vec<FlowPlan> = sessions.chain(new).chain(while_away).collect();
-    allow(&mut setup, &flows);
-    let mut stage = Stage::new(seed, setup);
-    let all: Vec<FlowId> = flows
-        .iter()
-        .map(|flow| stage.world.net.add_flow(*flow))
-        .collect();
+    let (mut stage, all) = Stage::new(seed, setup, &flows);
     let stay = &all[..MOVES_FROM];
     let soon = stage.now() + settles(&stage.world);
     let net = &mut stage.world.net;

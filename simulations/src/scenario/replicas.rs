@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Stage, allow, setup, talk};
+use super::{Stage, setup, talk};
 use crate::flow::{FlowPlan, Via};
 use crate::net::{FlowId, Nanos, SEC};
 
@@ -137,13 +137,8 @@ fn spread(edges: usize, streams: usize, via: impl Fn(usize) -> Via, times: u64) 
 
 /// All edges are linked and all streams are open.
 fn open(seed: u64, edges: usize, flows: &[FlowPlan]) -> (Stage, Vec<FlowId>) {
-    let mut setup = setup(seed, edges, REPLICAS);
-    allow(&mut setup, flows);
-    let mut stage = Stage::new(seed, setup);
-    let all: Vec<FlowId> = flows
-        .iter()
-        .map(|flow| stage.world.net.add_flow(*flow))
-        .collect();
+    let setup = setup(seed, edges, REPLICAS);
+    let (mut stage, all) = Stage::new(seed, setup, flows);
     stage.to(LINKED_BY);
     assert_eq!(stage.world.unlinked(), 0, "edges without a link");
     stage.to(CALM_AT);
