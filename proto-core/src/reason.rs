@@ -94,6 +94,8 @@ pub enum ConnectRefusal {
     AuthMissing,
     /// The credentials are wrong, or of a kind that isn't understood.
     AuthFailed,
+    /// Who could tell whether the credentials are right, or what they give a right to, can't be asked now.
+    AuthUnavailable,
     /// The request was fine; the stream could not be had.
     Stream(Reason),
 }
@@ -108,6 +110,7 @@ impl ConnectRefusal {
         ConnectRefusal::HeaderTimeout,
         ConnectRefusal::AuthMissing,
         ConnectRefusal::AuthFailed,
+        ConnectRefusal::AuthUnavailable,
     ];
 
     /// The word for metric labels, logs and audit records, in kebab case.
@@ -120,6 +123,7 @@ impl ConnectRefusal {
             ConnectRefusal::HeaderTimeout => "header-timeout",
             ConnectRefusal::AuthMissing => "auth-missing",
             ConnectRefusal::AuthFailed => "auth-failed",
+            ConnectRefusal::AuthUnavailable => "auth-unavailable",
             ConnectRefusal::Stream(reason) => reason.as_str(),
         }
     }
@@ -133,6 +137,7 @@ impl ConnectRefusal {
             ConnectRefusal::Method => 405,
             ConnectRefusal::HeaderTimeout => 408,
             ConnectRefusal::AuthMissing | ConnectRefusal::AuthFailed => 407,
+            ConnectRefusal::AuthUnavailable => 503,
             ConnectRefusal::Stream(reason) => match reason.http_status() {
                 Some(status) => status,
                 None => 502,

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use proto_core::auth::UserName;
 use proto_core::connect::ProxyCredentials;
+use proto_core::name::NodeName;
 use runtime_tokio::admin::Answer;
-use runtime_tokio::cloud::{Directory, Identity, User};
+use runtime_tokio::cloud::{Denial, Directory, Identity, User};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tunnel_common::tls::CertIdentity;
@@ -29,17 +30,26 @@ impl Users {
 }
 
 impl Directory for Users {
-    fn verify(&self, credentials: ProxyCredentials) -> Answer<Option<User>> {
+    fn verify(
+        &self,
+        credentials: ProxyCredentials,
+        _: Option<NodeName>,
+    ) -> Answer<Result<User, Denial>> {
         let (logins, slots) = (self.logins.clone(), self.slots.clone());
         Box::pin(async move {
-            if let Login::Known(user) = logins.quick(&credentials, Instant::now()) {
-                return user.as_deref().map(user_of);
-            }
-            let _slot = slots.acquire_owned().await.ok()?;
-            let verified =
-                tokio::task::spawn_blocking(move || logins.verify(&credentials, Instant::now()))
-                    .await;
-            verified.ok().flatten().as_deref().map(user_of)
+            let user = match logins.quick(&credentials, Instant::now()) {
+                Login::Known(user) => user,
+                Login::Slow => {
+                    let slot = slots.acquire_owned().await;
+                    let verified = tokio::task::spawn_blocking(move || {
+                        // Held by the work itself: who asked may leave.
+                        let _slot = slot;
+                        logins.verify(&credentials, Instant::now())
+                    });
+                    verified.await.ok().flatten()
+                }
+            };
+            user.as_deref().map(user_of).ok_or(Denial::WRONG)
         })
     }
 

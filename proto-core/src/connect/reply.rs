@@ -124,6 +124,9 @@ pub(crate) fn line(refusal: ConnectRefusal, context: &Context<'_>) -> String {
             "credentials are needed: a user and password, or a token".into()
         }
         ConnectRefusal::AuthFailed => "the user, password or token is wrong".into(),
+        ConnectRefusal::AuthUnavailable => {
+            "the credentials can't be checked just now, try again in a moment".into()
+        }
         ConnectRefusal::Stream(reason) => stream_line(reason, context),
     }
 }

@@ -13,6 +13,7 @@ use crate::replica::Held;
 use crate::target::Target;
 use crate::time::{Instant, WallTime};
 use crate::wire::Dialect;
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -50,6 +51,17 @@ pub struct ClientUp {
     pub offline_since: Option<WallTime>,
     /// Whether this user's streams may outlive their links.
     pub resume: bool,
+}
+
+/// What a user may reach by now.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// This.
+    May(Rights),
+    /// Nothing: there is no such user any more.
+    Gone,
+    /// It isn't known here: all stays as it is.
+    Unknown,
 }
 
 /// What is remembered of a client's link.
@@ -288,12 +300,30 @@ impl NodeHub {
         );
     }
 
-    /// Ends the streams of users who may not reach this node any more. `rights_of` knows what each may, now.
-    pub fn revoke_users(&mut self, rights_of: impl Fn(&str) -> Option<Rights>, now: Instant) {
+    /// Who has streams or a link here, as far as the listener asked: each once, in no order.
+    pub fn users(&self) -> Vec<String> {
+        let clients = self
+            .clients
+            .values()
+            .filter_map(|client| client.user.as_ref());
+        let mut users: BTreeSet<&str> = clients.map(UserName::as_str).collect();
+        let streams = self.mux.stream_ids();
+        let streams = streams.iter().filter_map(|id| self.mux.stream(*id));
+        users.extend(streams.map(|stream| stream.identity.user.as_str()));
+        users.extend(self.mux.routes().map(|(_, route)| route.user.as_str()));
+        users.remove("");
+        users.into_iter().map(ToString::to_string).collect()
+    }
+
+    /// Ends the streams of users who may not reach this node any more. `standing` knows what each may, now.
+    pub fn revoke_users(&mut self, standing: impl Fn(&str) -> Standing, now: Instant) {
         for client in self.clients.values_mut() {
             if let Some(user) = &client.user {
-                let nothing = Rights::new(Vec::new(), crate::auth::Ports::default());
-                client.rights = rights_of(user.as_str()).unwrap_or(nothing);
+                match standing(user.as_str()) {
+                    Standing::May(rights) => client.rights = rights,
+                    Standing::Gone => client.rights = Rights::default(),
+                    Standing::Unknown => {}
+                }
             }
         }
         let node = self.node.clone();
@@ -301,7 +331,12 @@ impl NodeHub {
             let port = addr.rsplit_once(':');
             let port = port.and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
             // Who is nobody came by a listener that asks nobody.
-            !user.is_empty() && !rights_of(user).is_some_and(|rights| rights.allows(&node, port))
+            !user.is_empty()
+                && match standing(user) {
+                    Standing::May(rights) => !rights.allows(&node, port),
+                    Standing::Gone => true,
+                    Standing::Unknown => false,
+                }
         };
         self.end_streams(is_revoked, Reason::Revoked, now);
     }

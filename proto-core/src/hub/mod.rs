@@ -4,7 +4,7 @@
 mod links;
 mod ways;
 
-pub use links::{ClientUp, LinkUp};
+pub use links::{ClientUp, LinkUp, Standing};
 
 use crate::auth::UserName;
 use crate::budget::Budget;

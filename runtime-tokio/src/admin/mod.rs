@@ -37,8 +37,21 @@ pub trait Source: Send + Sync + 'static {
     fn drain(&self) -> Answer<Option<api::Drain>> {
         Box::pin(std::future::ready(None))
     }
-    /// Whether these are an administrator's credentials; none: they are nobody's.
-    fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>>;
+    /// Whose credentials these are.
+    fn login(&self, credentials: ProxyCredentials) -> Answer<Login>;
+}
+
+/// Whose credentials they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Login {
+    /// Of one who may do everything here.
+    Administrator,
+    /// Of another user.
+    User,
+    /// Nobody's.
+    Wrong,
+    /// Who could tell can't be asked now.
+    Unavailable,
 }
 
 type Shared = State<Arc<dyn Source>>;
@@ -125,16 +138,21 @@ async fn admins_only(
         );
     };
     match source
-        .is_admin(ProxyCredentials::parse(value.as_bytes()))
+        .login(ProxyCredentials::parse(value.as_bytes()))
         .await
     {
-        Some(true) => next.run(request).await,
-        Some(false) => refuse(
+        Login::Administrator => next.run(request).await,
+        Login::User => refuse(
             StatusCode::FORBIDDEN,
             "user-forbidden",
             "this user is no administrator (admin = true)",
         ),
-        None => unauthorized("auth-failed", "the user, password or token is wrong"),
+        Login::Wrong => unauthorized("auth-failed", "the user, password or token is wrong"),
+        Login::Unavailable => refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "auth-unavailable",
+            "the credentials can't be checked just now, try again in a moment",
+        ),
     }
 }
 

@@ -80,7 +80,12 @@ impl Replica {
         }
     }
 
-    async fn refuse(&self, incoming: Incoming, kind: &'static str, refusal: LinkRefusal) {
+    pub(super) async fn refuse(
+        &self,
+        incoming: Incoming,
+        kind: &'static str,
+        refusal: LinkRefusal,
+    ) {
         self.metrics().link_asked(kind, "refused");
         tracing::info!(kind, text = refusal.text, "a link was refused");
         incoming

@@ -169,12 +169,8 @@ impl Front {
             return Ok(None);
         }
         if let Some(credentials) = request.credentials.take() {
-            return self
-                .directory
-                .verify(credentials)
-                .await
-                .map(Some)
-                .ok_or(ConnectRefusal::AuthFailed);
+            let verified = self.directory.verify(credentials, request.node()).await;
+            return Ok(Some(verified?));
         }
         match socket
             .certificate()

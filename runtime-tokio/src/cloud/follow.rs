@@ -2,7 +2,8 @@
 use std::sync::Arc;
 
 use proto_core::NodeHub;
-use proto_core::auth::{Rights, Tokens, UserName};
+use proto_core::auth::{Tokens, UserName};
+use proto_core::hub::Standing;
 use tokio::sync::watch;
 
 use super::Directory;
@@ -41,14 +42,43 @@ impl Replica {
             for (_, hub) in self.hubs() {
                 let directory = directory.clone();
                 tell(&hub, move |hub, now| {
-                    hub.revoke_users(|user| rights(&*directory, user), now);
+                    hub.revoke_users(|user| standing(&*directory, user), now);
                 });
+            }
+        }
+    }
+
+    /// Asks every now and then what those users still may whom others than our files know, and who are here now.
+    pub(super) async fn ask_of_users(self: Arc<Self>, directory: Arc<dyn Directory>) {
+        let Some(every) = directory.asks_every() else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(every).await;
+            for (node, hub) in self.hubs() {
+                for user in hub.ask(|hub, _| hub.users()).await.unwrap_or_default() {
+                    let Some(name) = UserName::parse(&user) else {
+                        continue;
+                    };
+                    let now_may = directory.ask_standing(&name, &node).await;
+                    if !matches!(now_may, Standing::Unknown) {
+                        tell(&hub, move |hub, now| {
+                            let of = |other: &str| match other == user {
+                                true => now_may.clone(),
+                                false => Standing::Unknown,
+                            };
+                            hub.revoke_users(of, now);
+                        });
+                    }
+                }
             }
         }
     }
 }
 
-fn rights(directory: &dyn Directory, user: &str) -> Option<Rights> {
-    let name = UserName::parse(user)?;
-    directory.user(&name).map(|user| user.rights)
+fn standing(directory: &dyn Directory, user: &str) -> Standing {
+    match UserName::parse(user) {
+        Some(name) => directory.standing(&name),
+        None => Standing::Gone,
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto_core::auth::{EdgeBearer, Tokens};
+use proto_core::cloud::LinkRefusal;
 use proto_core::connect::ProxyCredentials;
 use proto_core::name::NodeName;
 use rustls::pki_types::CertificateDer;
@@ -12,7 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::replica::Replica;
-use super::{Directory, Identity, User, cluster};
+use super::{Denial, Directory, Identity, User, cluster};
+use crate::admin::Answer;
 use crate::grpc::code;
 use crate::grpc::server::{self, Incoming};
 use crate::net::accept::Acceptor;
@@ -28,6 +30,14 @@ const LINKS_OF_REPLICA_MAX: u32 = 16_384;
 
 /// A message's fields beside its payload: names, a topic, an address, numbers.
 pub(super) const FIELDS_BYTES_MAX: usize = 2048;
+
+/// What is said of a credential.
+enum Judged<T> {
+    /// At once.
+    Now(Result<T, Denial>),
+    /// By somebody who has to be asked.
+    Later(Answer<Result<T, Denial>>),
+}
 
 /// What all connections of the listener share.
 pub(super) struct Front {
@@ -94,34 +104,83 @@ impl Front {
                     let served = cluster::serve(self.replica.clone(), incoming, proved, remote);
                     lane.spawn(tokio::task::unconstrained(served));
                 } else {
-                    self.refuse(incoming, "peer", remote).await;
+                    self.deny("peer", Denial::WRONG, incoming, remote).await;
                 }
             }
-            Some(b"client") => match self.user(&incoming).await {
-                Some(user) => self.take_client(user, incoming, remote).await,
-                None => self.refuse(incoming, "client", remote).await,
-            },
-            Some(b"edge") | None => match self.node(&incoming) {
-                Some(node) => {
+            Some(b"client") => {
+                let judged = self.user(&incoming);
+                if let Some((incoming, user)) = self.judge("client", judged, incoming, remote).await
+                {
+                    self.take_client(user, incoming, remote).await;
+                }
+            }
+            Some(b"edge") | None => {
+                let judged = self.node(&incoming);
+                if let Some((incoming, node)) = self.judge("edge", judged, incoming, remote).await {
                     self.replica
                         .take_link(node, incoming, remote, self.message_bytes_max)
                         .await;
                 }
-                None => self.refuse(incoming, "edge", remote).await,
-            },
-            Some(_) => self.refuse(incoming, "unknown", remote).await,
+            }
+            Some(_) => self.deny("unknown", Denial::WRONG, incoming, remote).await,
         }
     }
 
-    async fn refuse(&self, incoming: Incoming, kind: &'static str, remote: SocketAddr) {
-        self.replica.metrics().link_asked(kind, "unauthenticated");
-        tracing::info!(
-            kind,
-            "a link was refused: its credential is missing or wrong"
-        );
+    /// Waits for what is said of a credential, for as long as its bearer does. Who is refused is told here.
+    async fn judge<T>(
+        &self,
+        kind: &'static str,
+        judged: Judged<T>,
+        mut incoming: Incoming,
+        remote: SocketAddr,
+    ) -> Option<(Incoming, T)> {
+        let judged = match judged {
+            Judged::Now(judged) => judged,
+            Judged::Later(answer) => {
+                // What has to be asked for is asked for only if the link could be had.
+                let now = self.replica.clock().now();
+                let admitted = self.replica.with_cloud(|cloud| cloud.may_admit_link(now));
+                if let Err(refusal) = admitted {
+                    self.replica.refuse(incoming, kind, refusal).await;
+                    return None;
+                }
+                tokio::select! {
+                    judged = answer => judged,
+                    () = incoming.gone() => {
+                        self.replica.metrics().link_asked(kind, "handshake-failed");
+                        tracing::debug!(%remote, kind, "whoever asked for a link left before the answer");
+                        return None;
+                    }
+                }
+            }
+        };
+        match judged {
+            Ok(who) => Some((incoming, who)),
+            Err(denial) => {
+                self.deny(kind, denial, incoming, remote).await;
+                None
+            }
+        }
+    }
+
+    async fn deny(
+        &self,
+        kind: &'static str,
+        denial: Denial,
+        incoming: Incoming,
+        remote: SocketAddr,
+    ) {
+        let (result, text) = match denial {
+            Denial::Wrong(text) => ("unauthenticated", text),
+            Denial::Unavailable(text) => ("auth-unavailable", text),
+        };
+        self.replica.metrics().link_asked(kind, result);
+        tracing::info!(kind, text, "a link was refused");
         tracing::debug!(%remote, "where that came from");
-        let text = "the credential is missing or wrong";
-        incoming.refuse(code::UNAUTHENTICATED, text, None).await;
+        let refusal = LinkRefusal::from(denial);
+        incoming
+            .refuse(refusal.code as u16, refusal.text, refusal.pushback)
+            .await;
     }
 
     /// How many links a connection may have: one, unless it may be another replica's.
@@ -139,27 +198,42 @@ impl Front {
     }
 
     /// The node that the credential proves, as it is spelled there.
-    fn node(&self, incoming: &Incoming) -> Option<NodeName> {
+    fn node(&self, incoming: &Incoming) -> Judged<NodeName> {
         if let Some(authorization) = incoming.request().authorization() {
-            let bearer = EdgeBearer::parse(std::str::from_utf8(authorization).ok()?).ok()?;
-            return self.tokens.borrow().verify(&bearer);
+            let bearer = std::str::from_utf8(authorization).ok();
+            let Some(bearer) = bearer.and_then(|text| EdgeBearer::parse(text).ok()) else {
+                return Judged::Now(Err(Denial::WRONG));
+            };
+            if let Some(node) = self.tokens.borrow().verify(&bearer) {
+                return Judged::Now(Ok(node));
+            }
+            return match self.directory.edge(bearer) {
+                Some(answer) => Judged::Later(answer),
+                None => Judged::Now(Err(Denial::WRONG)),
+            };
         }
-        match self.directory.identify(incoming.certificate()?)? {
-            Identity::Node(name) => Some(name),
-            Identity::User(_) | Identity::Replica => None,
-        }
+        Judged::Now(match self.identify(incoming) {
+            Some(Identity::Node(name)) => Ok(name),
+            Some(Identity::User(_) | Identity::Replica) | None => Err(Denial::WRONG),
+        })
     }
 
     /// The user that the credential proves.
-    async fn user(&self, incoming: &Incoming) -> Option<User> {
-        if let Some(authorization) = incoming.request().authorization() {
+    fn user(&self, incoming: &Incoming) -> Judged<User> {
+        let request = incoming.request();
+        if let Some(authorization) = request.authorization() {
             let credentials = ProxyCredentials::parse(authorization);
-            return self.directory.verify(credentials).await;
+            let node = request.node().ok().flatten();
+            return Judged::Later(self.directory.verify(credentials, node));
         }
-        match self.directory.identify(incoming.certificate()?)? {
-            Identity::User(name) => self.directory.user(&name),
-            Identity::Node(_) | Identity::Replica => None,
-        }
+        Judged::Now(match self.identify(incoming) {
+            Some(Identity::User(name)) => self.directory.user(&name).ok_or(Denial::WRONG),
+            Some(Identity::Node(_) | Identity::Replica) | None => Err(Denial::WRONG),
+        })
+    }
+
+    fn identify(&self, incoming: &Incoming) -> Option<Identity> {
+        self.directory.identify(incoming.certificate()?)
     }
 
     /// A client's link goes to the hub of the node that it names.

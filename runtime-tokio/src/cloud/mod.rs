@@ -2,6 +2,7 @@
 mod admit;
 mod cluster;
 mod connects;
+mod directory;
 mod drain;
 mod follow;
 mod hub;
@@ -15,16 +16,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto_core::auth::{Rights, Tokens, UserName};
-use proto_core::cloud::{Asker, Cloud, CloudConfig};
-use proto_core::connect::ProxyCredentials;
-use proto_core::name::NodeName;
+use proto_core::auth::Tokens;
+use proto_core::cloud::{Cloud, CloudConfig};
 use proto_core::{Budget, Config};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Answer};
+use crate::admin;
 use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
@@ -34,50 +32,8 @@ use crate::registry::Registry;
 use cluster::Cluster;
 pub use cluster::PeersSettings;
 pub use connects::{ConnectListener, TlsMode};
+pub use directory::{Denial, Directory, Identity, User};
 use replica::Replica;
-
-/// A user whose credentials were right.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// The name.
-    pub name: UserName,
-    /// What may be reached.
-    pub rights: Rights,
-    /// Whether this user's streams may outlive their links.
-    pub resume: bool,
-    /// Whether the API is open to this user.
-    pub is_admin: bool,
-}
-
-impl User {
-    fn asker(&self) -> Asker<'_> {
-        Asker {
-            name: &self.name,
-            rights: &self.rights,
-        }
-    }
-}
-
-/// Whom a certificate names.
-#[derive(Clone, Debug)]
-pub enum Identity {
-    /// An edge node.
-    Node(NodeName),
-    /// A user.
-    User(UserName),
-    /// Another replica of the cluster.
-    Replica,
-}
-
-/// Who is who. Its answers may change at any time; each is for the moment.
-pub trait Directory: Send + Sync + 'static {
-    /// The user whose credentials these are. May take a while: passwords are hashed slowly on purpose.
-    fn verify(&self, credentials: ProxyCredentials) -> Answer<Option<User>>;
-    /// A user whose name a certificate proved.
-    fn user(&self, name: &UserName) -> Option<User>;
-    /// Whom a verified certificate names.
-    fn identify(&self, certificate: &CertificateDer<'_>) -> Option<Identity>;
-}
 
 /// What a replica is told at its start, and how it is told of what changes.
 pub struct Settings {
@@ -189,6 +145,7 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
             .clone()
             .follow_users(settings.users_changed, settings.directory.clone()),
     );
+    tasks.spawn(replica.clone().ask_of_users(settings.directory.clone()));
     let front = links::Front {
         replica: replica.clone(),
         tls: settings.grpc_tls,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use proto_core::connect::ProxyCredentials;
 
-use super::Directory;
 use super::replica::Replica;
-use crate::admin::{Answer, Source, api};
+use super::{Denial, Directory};
+use crate::admin::{Answer, Login, Source, api};
 use crate::metrics::Metrics;
 
 pub(super) struct Pages {
@@ -48,8 +48,15 @@ impl Source for Pages {
         })
     }
 
-    fn is_admin(&self, credentials: ProxyCredentials) -> Answer<Option<bool>> {
-        let user = self.directory.verify(credentials);
-        Box::pin(async move { user.await.map(|user| user.is_admin) })
+    fn login(&self, credentials: ProxyCredentials) -> Answer<Login> {
+        let user = self.directory.verify(credentials, None);
+        Box::pin(async move {
+            match user.await {
+                Ok(user) if user.is_admin => Login::Administrator,
+                Ok(_) => Login::User,
+                Err(Denial::Wrong(_)) => Login::Wrong,
+                Err(Denial::Unavailable(_)) => Login::Unavailable,
+            }
+        })
     }
 }

@@ -15,7 +15,7 @@ use proto_core::{Budget, Edge, Machine};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::admin::{self, Answer, Source, api};
+use crate::admin::{self, Answer, Login, Source, api};
 use crate::clock::Clock;
 use crate::driver::{Driver, Install, Mailbox};
 use crate::metrics::Metrics;
@@ -201,8 +201,8 @@ impl Source for Pages {
         })
     }
 
-    fn is_admin(&self, _: ProxyCredentials) -> Answer<Option<bool>> {
+    fn login(&self, _: ProxyCredentials) -> Answer<Login> {
         // An edge has no users: its API is for loopback.
-        Box::pin(std::future::ready(None))
+        Box::pin(std::future::ready(Login::Wrong))
     }
 }

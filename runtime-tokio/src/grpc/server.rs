@@ -1,5 +1,6 @@
 //! The cloud's side of a link's beginning: TLS, HTTP/2, and the request.
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -22,6 +23,8 @@ pub(crate) struct Incoming {
     connection: Box<h2::server::Connection<Io, Outgoing>>,
     respond: h2::server::SendResponse<Outgoing>,
     body: h2::RecvStream,
+    /// How many links it may have.
+    links_max: u32,
 }
 
 /// Reads a connection up to the first request for a link. The caller bounds the time, and says how many links the bearer of a
@@ -38,6 +41,7 @@ pub(crate) async fn handshake(
         .peer_certificates()
         .and_then(|chain| chain.first().cloned())
         .map(CertificateDer::into_owned);
+    let links_max = links_max(certificate.as_ref());
     let mut connection = Box::new(
         h2::server::Builder::new()
             .initial_window_size(WINDOW_BYTES)
@@ -45,7 +49,7 @@ pub(crate) async fn handshake(
             .max_frame_size(FRAME_BYTES_MAX)
             .max_header_list_size(HEADERS_BYTES_MAX)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-            .max_concurrent_streams(links_max(certificate.as_ref()))
+            .max_concurrent_streams(links_max)
             .handshake::<_, Outgoing>(Io::from(io))
             .await
             .map_err(io::Error::other)?,
@@ -65,6 +69,7 @@ pub(crate) async fn handshake(
                     connection,
                     respond,
                     body,
+                    links_max,
                 });
             }
             Err(response) => {
@@ -81,6 +86,22 @@ impl Incoming {
 
     pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         self.certificate.as_ref()
+    }
+
+    /// Done when whoever asks for the link has gone. It may be dropped at any time.
+    pub(crate) async fn gone(&mut self) {
+        // To hear of it, the connection is read on. One that may have many links would leave them all here.
+        if self.links_max > 1 {
+            return std::future::pending().await;
+        }
+        std::future::poll_fn(|cx| {
+            let reset = self.respond.poll_reset(cx).is_ready();
+            match reset || self.connection.poll_closed(cx).is_ready() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// Leaves the connection to links between replicas, of which this request is the first.
