@@ -10,6 +10,8 @@ pub mod cloud;
 mod driver;
 pub mod edge;
 mod grpc;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod lanes;
 pub mod metrics;
 pub mod net;

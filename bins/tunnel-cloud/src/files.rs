@@ -33,6 +33,7 @@ pub(crate) fn check(config: &CloudConfig) -> Result<(), ConfigError> {
         load_users(&config.users.file)?.warnings,
         load_peers(config)?.warnings,
         load_token(&config.peers.token_file)?.warnings,
+        crate::kubernetes::check(config)?,
     ];
     for warning in warnings.iter().flatten() {
         eprintln!("tunnel-cloud: {warning}");
@@ -61,24 +62,9 @@ impl Files {
         tell_tls.set((grpc_sender, connect_sender));
 
         let (file, allow_default) = (config.tokens.file.clone(), config.tokens.allow_default);
-        let (tell_tokens, counted) = (Late::default(), metrics.clone());
-        let (tokens, tokens_watch) = load_and_watch(
-            "tokens",
-            paths(&file),
-            pace,
-            move || load_tokens(&file, allow_default),
-            {
-                let tell_tokens = tell_tokens.clone();
-                move |read| {
-                    count(&counted, "tokens", &read);
-                    if let (Ok(tokens), Some(sender)) = (read, tell_tokens.get()) {
-                        replace(sender, Arc::new(tokens));
-                    }
-                }
-            },
-        )?;
-        let (sender, tokens) = watch::channel(Arc::new(tokens));
-        tell_tokens.set(sender);
+        let (tokens, tokens_watch) = follow("tokens", paths(&file), metrics, move || {
+            load_tokens(&file, allow_default).map(|read| read.map(Arc::new))
+        })?;
 
         let file = config.users.file.clone();
         let (tell_users, counted) = (
@@ -133,23 +119,28 @@ fn peers_tls(
         true => ClientFiles::of_peers(config).paths(),
         false => Vec::new(),
     };
-    let (tell, counted, of) = (Late::default(), metrics.clone(), config.clone());
-    let (tls, watched) = load_and_watch(
-        "peers-tls",
-        files,
-        Pace::default(),
-        move || load_peers(&of),
-        {
-            let tell = tell.clone();
-            move |read| {
-                count(&counted, "peers-tls", &read);
-                if let (Ok(tls), Some(sender)) = (read, tell.get()) {
-                    replace(sender, tls);
-                }
+    let of = config.clone();
+    follow("peers-tls", files, metrics, move || load_peers(&of))
+}
+
+/// A value that is made of files, now and whenever they change.
+pub(crate) fn follow<T: Send + Sync + 'static>(
+    what: &'static str,
+    files: Vec<PathBuf>,
+    metrics: &Arc<Metrics>,
+    load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
+) -> Result<(watch::Receiver<T>, Watch), ConfigError> {
+    let (tell, counted) = (Late::default(), metrics.clone());
+    let (first, watched) = load_and_watch(what, files, Pace::default(), load, {
+        let tell = tell.clone();
+        move |read| {
+            count(&counted, what, &read);
+            if let (Ok(value), Some(sender)) = (read, tell.get()) {
+                replace(sender, value);
             }
-        },
-    )?;
-    let (sender, receiver) = watch::channel(tls);
+        }
+    })?;
+    let (sender, receiver) = watch::channel(first);
     tell.set(sender);
     Ok((receiver, watched))
 }
@@ -170,25 +161,9 @@ fn peers_token(
     metrics: &Arc<Metrics>,
 ) -> Result<(watch::Receiver<Option<Secret>>, Watch), ConfigError> {
     let file = config.peers.token_file.clone();
-    let (tell, counted) = (Late::default(), metrics.clone());
-    let (token, watched) = load_and_watch(
-        "peers-token",
-        paths(&file),
-        Pace::default(),
-        move || load_token(&file),
-        {
-            let tell = tell.clone();
-            move |read| {
-                count(&counted, "peers-token", &read);
-                if let (Ok(token), Some(sender)) = (read, tell.get()) {
-                    replace(sender, token);
-                }
-            }
-        },
-    )?;
-    let (sender, receiver) = watch::channel(token);
-    tell.set(sender);
-    Ok((receiver, watched))
+    follow("peers-token", paths(&file), metrics, move || {
+        load_token(&file)
+    })
 }
 
 fn load_token(file: &Path) -> Result<Checked<Option<Secret>>, ConfigError> {

@@ -3,6 +3,7 @@ mod args;
 mod directory;
 mod drain;
 mod files;
+mod kubernetes;
 mod run;
 
 use std::io::{BufRead, Write};

@@ -22,6 +22,7 @@ use tunnel_common::ready::Notify;
 
 use crate::directory::Users;
 use crate::files::Files;
+use crate::kubernetes::Kubernetes;
 
 /// How long streams and links may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +55,7 @@ pub(crate) fn run(
     let name = env("POD_NAME")
         .or_else(|| env("HOSTNAME"))
         .filter(|name| !name.is_empty());
+    let kubernetes = Kubernetes::load(&config, &metrics)?;
     let registry = registry(&config, &metrics)?;
     let settings = settings(
         &config,
@@ -66,7 +68,9 @@ pub(crate) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(settings, &notify))
+    let served = runtime.block_on(serve(settings, &notify));
+    drop(kubernetes);
+    served
 }
 
 async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {

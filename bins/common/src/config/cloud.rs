@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::kubernetes::Kubernetes;
 use super::load::{Loaded, load};
 use super::values::{HostPort, duration, listen, listen_or_none};
 use super::{ConfigError, Heartbeat, Log, Mistake, Overrides, Places, Streams};
@@ -34,7 +35,7 @@ pub struct CloudConfig {
     pub peers: Peers,
     /// Leaving in order.
     pub drain: Drain,
-    /// Kubernetes as a judge of credentials.
+    /// The cluster's API server, and as a judge of credentials.
     pub kubernetes: Kubernetes,
     /// The listener for operators.
     pub admin: CloudAdmin,
@@ -303,32 +304,6 @@ impl Default for Drain {
     }
 }
 
-/// Kubernetes as a judge of credentials.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Kubernetes {
-    /// Whether ServiceAccount tokens are taken.
-    pub token_review: bool,
-    /// Whom such a token must be made for.
-    pub audience: String,
-    /// Whether rights are asked of the API server.
-    pub subject_access_review: bool,
-    /// How long an answer holds.
-    #[serde(with = "duration")]
-    pub cache: Duration,
-}
-
-impl Default for Kubernetes {
-    fn default() -> Self {
-        Self {
-            token_review: false,
-            audience: "tunnel".to_owned(),
-            subject_access_review: false,
-            cache: Duration::from_secs(30),
-        }
-    }
-}
-
 /// The listener for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -411,6 +386,7 @@ impl CloudConfig {
                 *field = env(name).unwrap_or_default();
             }
         }
+        self.kubernetes.resolve(places, env);
         let users_exist = !self.users.file.as_os_str().is_empty() && self.users.file.exists();
         for connect in &mut self.connect {
             connect.tls = Some(connect.tls());
@@ -445,6 +421,7 @@ impl CloudConfig {
         self.check_limits(places, &mut found);
         self.check_not_yet(places, &mut found);
         self.check_cluster(places, &mut found);
+        self.check_kubernetes(places, &mut found);
         found.extend(self.streams.check(places));
         found.extend(self.heartbeat.check(places));
         found.extend(self.log.check(places));

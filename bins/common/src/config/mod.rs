@@ -7,6 +7,7 @@ mod client;
 mod cloud;
 mod cluster;
 mod edge;
+mod kubernetes;
 mod load;
 mod memory;
 mod shared;
@@ -23,10 +24,11 @@ use std::path::Path;
 
 pub use client::{ClientConfig, Scheme, Server};
 pub use cloud::{
-    Auth, CloudAdmin, CloudConfig, Connect, Drain, Grpc, Kubernetes, Limits, Peers, Registry,
-    RegistryKind, TlsMode, TokensFile, UsersFile,
+    Auth, CloudAdmin, CloudConfig, Connect, Drain, Grpc, Limits, Peers, Registry, RegistryKind,
+    TlsMode, TokensFile, UsersFile,
 };
 pub use edge::{CloudAddress, Dialect, EdgeAdmin, EdgeConfig, EdgeDrain, Node, Reconnect, Targets};
+pub use kubernetes::Kubernetes;
 pub(crate) use load::load_plain;
 pub use memory::memory_bytes;
 pub use shared::{Audit, Heartbeat, Log, LogFormat, Streams};
