@@ -6,8 +6,9 @@
 //! none follows for a while, and the scheduler shares the core as it does among all.
 use std::time::{Duration, Instant};
 
-/// Bytes through a driver's sockets between two offers.
-const BYTES: u64 = 64 * 1024;
+/// Bytes through a driver's sockets between two offers: less than a millisecond's, and few enough switches between processes that a
+/// relayed stream, which three of them carry, doesn't spend a tenth of its time on them.
+const BYTES: u64 = 256 * 1024;
 /// Longer than who only answers needs.
 const LONG: Duration = Duration::from_millis(2);
 /// For so many times as long as it took, no offer follows one that took long.

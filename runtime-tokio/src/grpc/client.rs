@@ -8,7 +8,9 @@ use tokio_rustls::TlsConnector;
 use super::link::{Io, Link};
 use super::message::Outgoing;
 use super::request::Introduction;
-use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
+use super::{
+    FRAME_BYTES_MAX, HEADERS_BYTES_MAX, SEND_BUFFER_BYTES_MAX, TLS_BUFFER_BYTES_MAX, WINDOW_BYTES,
+};
 use crate::net::intake::Intake;
 
 /// TLS on a fresh connection. Its own step, because its failures are of another kind than HTTP/2's.
@@ -17,7 +19,9 @@ pub(crate) async fn secure(
     tls: TlsConnector,
     server_name: ServerName<'static>,
 ) -> io::Result<Io> {
-    Ok(Io::from(tls.connect(server_name, Intake::new(tcp)).await?))
+    let mut io = tls.connect(server_name, Intake::new(tcp)).await?;
+    io.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES_MAX));
+    Ok(Io::from(io))
 }
 
 /// HTTP/2 as every link of ours is begun with.

@@ -28,6 +28,9 @@ const BASE_WINDOW_BYTES: u32 = 1024 * 1024;
 const FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// What HTTP/2 holds of a link's messages. The rest waits in the core.
 const SEND_BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// What TLS takes before it writes. Its own limit is 64 KiB, just below a full message: each would be two writes, and wake the other
+/// side twice.
+const TLS_BUFFER_BYTES_MAX: usize = 128 * 1024;
 const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// How long an ended link's last words may take to leave.
 const LINGER: Duration = Duration::from_secs(2);

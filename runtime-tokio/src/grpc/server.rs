@@ -12,7 +12,10 @@ use super::message::Outgoing;
 use super::peer::{PeerRequest, PeerRequests};
 use super::ping::PingPace;
 use super::request::{self, LinkRequest};
-use super::{FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, WINDOW_BYTES};
+use super::{
+    FRAME_BYTES_MAX, HEADERS_BYTES_MAX, LINGER, SEND_BUFFER_BYTES_MAX, TLS_BUFFER_BYTES_MAX,
+    WINDOW_BYTES,
+};
 use crate::net::intake::Intake;
 
 /// A request to open a link, to be accepted or refused.
@@ -34,7 +37,8 @@ pub(crate) async fn handshake(
     tls: TlsAcceptor,
     links_max: impl FnOnce(Option<&CertificateDer<'_>>) -> u32,
 ) -> io::Result<Incoming> {
-    let io = tls.accept(Intake::new(tcp)).await?;
+    let mut io = tls.accept(Intake::new(tcp)).await?;
+    io.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES_MAX));
     let certificate = io
         .get_ref()
         .1
