@@ -89,8 +89,10 @@ pub(crate) struct Follow {
     asked: BTreeMap<HostId, (WireId, StreamMsg)>,
     /// The opener has heard `connected`.
     connected: bool,
-    /// Links whose replica has said that it takes nothing new.
+    /// Links whose other side has said that it takes nothing new.
     pub(crate) refused_by: Vec<WireId>,
+    /// The edge's process has said so to a relay: its successor is asked by the same link of that relay.
+    pub(crate) refused_beyond: bool,
     key: Vec<u8>,
 }
 
@@ -107,6 +109,7 @@ impl Follow {
             asked: BTreeMap::new(),
             connected: false,
             refused_by: Vec::new(),
+            refused_beyond: false,
             key: msg.key.to_vec(),
         }
     }

@@ -317,8 +317,12 @@ impl Net {
                 }
                 "detached" => self.cover.hit("detached by a relay"),
                 "connect-failed" if msg.code == Reason::Draining.code() => {
-                    self.cover.hit("asked a replica that leaves");
-                    follow.refused_by.push(wire);
+                    if std::mem::take(&mut follow.refused_beyond) {
+                        self.cover.hit("asked an edge that leaves through a relay");
+                    } else {
+                        self.cover.hit("asked a replica that leaves");
+                        follow.refused_by.push(wire);
+                    }
                 }
                 "connect-failed" if msg.code == Reason::NodeOffline.code() => {
                     self.flows[follow.flow].not_here = true;
@@ -374,6 +378,12 @@ impl Net {
             && let Some(follow) = self.sniff.topics.get_mut(&msg.topic)
         {
             follow.asked(wire, host, msg);
+        }
+        if msg.r#type == "connect-failed"
+            && msg.code == Reason::Draining.code()
+            && let Some(follow) = self.sniff.topics.get_mut(&msg.topic)
+        {
+            follow.refused_beyond = true;
         }
         if msg.r#type == "connect-failed" && msg.code == Reason::NodeOffline.code() {
             self.cover.hit("relay hears not-here");
