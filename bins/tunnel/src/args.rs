@@ -100,6 +100,10 @@ pub(crate) enum Command {
         #[arg(last = true, value_name = "CMD")]
         cmd: Vec<String>,
     },
+    /// Install tunnel-cloud and tunnel-edge in a Kubernetes cluster: the Helm chart's manifests, by kubectl
+    ///
+    /// `--dry-run` prints them. What can be set stands in `--show-values`.
+    Install(crate::install::InstallArgs),
     /// Print a completion script: tunnel completions bash > /etc/bash_completion.d/tunnel
     Completions {
         /// The shell

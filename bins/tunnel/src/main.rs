@@ -4,6 +4,7 @@ mod admin;
 mod args;
 mod connect;
 mod demo;
+mod install;
 mod settings;
 mod ssh;
 mod table;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             torture,
             cmd,
         } => demo::run(replicas, torture, &cmd),
+        Command::Install(install) => finish(install::run(&install), Exit::Failed),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tunnel", &mut script);
