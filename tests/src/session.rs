@@ -137,8 +137,32 @@ impl Busy {
             sending,
             receiving,
         };
-        busy.moves_after(Instant::now(), PATIENCE);
-        busy
+        busy.begun()
+    }
+
+    /// Waits for its first bytes; if it ends instead, what its user was told is told.
+    #[track_caller]
+    fn begun(mut self) -> Self {
+        let (arrivals, told) = &*self.arrivals;
+        let begun = Instant::now();
+        let mut first = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        while first.last <= begun {
+            let wait = told.wait_timeout(first, millis(200));
+            first = wait.unwrap_or_else(PoisonError::into_inner).0;
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || begun.elapsed() > PATIENCE {
+                let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+                let mut told = String::new();
+                let errors = self.child.stderr.take();
+                let _ = errors.unwrap().read_to_string(&mut told);
+                panic!(
+                    "no byte came in {:?}, ended {ended:?}: {told}",
+                    begun.elapsed()
+                );
+            }
+        }
+        drop(first);
+        self
     }
 
     /// Waits for bytes that come later than `then`; how much later they came.

@@ -3,12 +3,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use tunnel_tests::World;
 use tunnel_tests::binaries::binary;
-use tunnel_tests::netns::Networks;
+use tunnel_tests::metrics::Metrics;
+use tunnel_tests::netns::{Cut, Networks};
 use tunnel_tests::nodes::{CLOUD, EDGE, Image, Nodes};
 use tunnel_tests::openssh::{Ssh, Sshd};
+use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::wait::{secs, wait_until};
 use tunnel_tests::world::{TOKEN, User};
 
@@ -121,6 +125,75 @@ fn ssh_reaches_the_edge_through_the_manifests_as_written() {
             });
         }
     });
+    let sessions = client.enter(|| Sessions {
+        busy: Busy::start(&ssh, "tunnel"),
+        idle: Idle::start(&ssh, "tunnel"),
+    });
+    live_on(&nodes, &k, sessions);
+}
+
+/// Sessions of `tunnel`, one that bytes run through and one that waits.
+struct Sessions {
+    busy: Busy,
+    idle: Idle,
+}
+
+impl Sessions {
+    /// Both answer after what has just happened; how long the busy one stood still is printed.
+    fn answer(&mut self, after: &str) {
+        self.idle.ask("still there");
+        self.busy.moves_after(Instant::now(), secs(40));
+        measured(after, &[("stall", self.busy.stall())]);
+    }
+}
+
+/// They live through all that an operator does to a cluster, and what happens to an edge's line.
+fn live_on(nodes: &Nodes, k: &dyn Fn(&str) -> String, mut sessions: Sessions) {
+    sessions.answer("nothing");
+    let line = nodes.networks.edge_line();
+    line.cut(Cut::Drop);
+    thread::sleep(secs(3));
+    line.mend(Cut::Drop);
+    sessions.answer("the edge's line was cut for 3 s");
+
+    k(&format!("delete pod {} --wait=false", serving(nodes)));
+    sessions.answer("the serving replica is deleted");
+    k("rollout status deployment/tunnel-cloud --timeout=120s");
+    sessions.answer("it has a successor");
+
+    k("rollout restart deployment/tunnel-cloud");
+    k("rollout status deployment/tunnel-cloud --timeout=180s");
+    sessions.answer("all replicas are replaced");
+
+    k("rollout restart daemonset/tunnel-edge");
+    let leaving = "get pods -l app=tunnel-edge -o jsonpath={.items[*].metadata.deletionTimestamp}";
+    wait_until("the edge's Pod has a successor", secs(120), || {
+        !k(leaving).is_empty()
+    });
+    sessions.answer("the edge has a successor");
+    let status = "get daemonset/tunnel-edge -o jsonpath={.status.updatedNumberScheduled}";
+    assert_eq!(k(status), "", "counted only when the last one has gone");
+    sessions.idle.finish();
+    sessions.busy.finish();
+    // Kept for its sessions, and for no longer.
+    k("rollout status daemonset/tunnel-edge --timeout=60s");
+}
+
+/// The replica that has the edge's link.
+fn serving(nodes: &Nodes) -> String {
+    let list = "jsonpath={range .items[*]}{.metadata.name}={.status.podIP}{\"\\n\"}{end}";
+    let label = ["-n", "edge-system", "get", "pods", "-l", "app=tunnel-cloud"];
+    let pods = nodes.kubectl(&[label.as_slice(), &["-o", list]].concat());
+    let holds = |address: &str| {
+        let admin = format!("{address}:6000");
+        let metrics = nodes.networks.cloud.enter(|| Metrics::try_read(&admin));
+        metrics.is_some_and(|metrics| metrics.sum("links", &[("kind", "edge")]) > 0.0)
+    };
+    let found = pods
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .find(|(_, address)| holds(address));
+    found.expect("a replica has the edge's link").0.to_owned()
 }
 
 fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
