@@ -85,11 +85,11 @@ fn ssh_reaches_the_edge_through_the_manifests_as_written() {
         nodes.kubectl(&[&["-n", "edge-system"], words.as_slice()].concat())
     };
     give_credentials(&world, &k);
+    k("label node edge-a node-role.kubernetes.io/edge=");
     k(&format!(
         "apply -k {}",
         manifests(&world, &sshd.address()).display()
     ));
-    k("label node edge-a node-role.kubernetes.io/edge=");
     for what in ["deployment/tunnel-cloud", "daemonset/tunnel-edge"] {
         k(&format!("rollout status {what} --timeout=120s"));
     }
