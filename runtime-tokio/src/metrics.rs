@@ -36,6 +36,7 @@ pub struct Metrics {
     refused: By1,
     registry_lookups: By2,
     registry_writes: By1,
+    reviews: By2,
     reloads: By2,
     accept_errors: Counter<u64, AtomicU64>,
     handshake: Histogram,
@@ -74,6 +75,7 @@ impl Metrics {
             refused: Family::default(),
             registry_lookups: Family::default(),
             registry_writes: Family::default(),
+            reviews: Family::default(),
             reloads: Family::default(),
             accept_errors: Counter::default(),
             handshake: histogram(),
@@ -158,6 +160,11 @@ impl Metrics {
             "registry_writes",
             "Changes of the registry by this replica",
             self.registry_writes.clone(),
+        );
+        registry.register(
+            "reviews",
+            "Tokens and rights that Kubernetes was asked about",
+            self.reviews.clone(),
         );
         registry.register("reloads", "Files read again", self.reloads.clone());
         registry.register(
@@ -283,6 +290,13 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Kubernetes was asked about a token or a right.
+    pub fn reviewed(&self, kind: &'static str, result: &'static str) {
+        self.reviews
+            .get_or_create(&[("kind", kind), ("result", result)])
+            .inc();
     }
 
     /// The registry was asked.

@@ -15,7 +15,6 @@ use crate::files::follow;
 /// A way to the API server.
 pub(crate) struct Kubernetes {
     // Its users come next.
-    #[expect(dead_code)]
     pub(crate) client: Client,
     /// Watched for as long as these are kept.
     _watches: [Watch; 2],

@@ -3,6 +3,7 @@ mod args;
 mod directory;
 mod drain;
 mod files;
+mod judge;
 mod kubernetes;
 mod run;
 

@@ -22,6 +22,7 @@ use tunnel_common::ready::Notify;
 
 use crate::directory::Users;
 use crate::files::Files;
+use crate::judge::{self, Judge};
 use crate::kubernetes::Kubernetes;
 
 /// How long streams and links may take to end after SIGTERM.
@@ -62,6 +63,7 @@ pub(crate) fn run(
         &files,
         name.unwrap_or_else(|| "tunnel-cloud".to_owned()),
         registry,
+        kubernetes.as_ref(),
         metrics,
     );
     // Listeners and handshakes; what moves bytes has threads of its own.
@@ -152,6 +154,26 @@ fn registry(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Arc<dyn Regi
     Ok(Arc::new(hosts))
 }
 
+/// Who knows the tokens that are in no file, if anybody does.
+fn judge(config: &CloudConfig, api: &Kubernetes, metrics: &Arc<Metrics>) -> Option<Judge> {
+    let kubernetes = &config.kubernetes;
+    let reviews = kubernetes.token_review || kubernetes.subject_access_review;
+    reviews.then(|| {
+        Judge::new(judge::Settings {
+            client: api.client.clone(),
+            edges: kubernetes.token_review,
+            operators: kubernetes.subject_access_review,
+            audience: kubernetes.audience.clone(),
+            cache: kubernetes.cache,
+            service_account: kubernetes.service_account.clone(),
+            namespace: config.registry.namespace.clone(),
+            ports: kubernetes.ports.clone(),
+            reviews_per_second_max: config.grpc.links_per_second_max,
+            metrics: metrics.clone(),
+        })
+    })
+}
+
 fn peers(config: &CloudConfig, files: &Files) -> PeersSettings {
     let peers = &config.peers;
     PeersSettings {
@@ -171,6 +193,7 @@ fn settings(
     files: &Files,
     name: String,
     registry: Arc<dyn Registry>,
+    kubernetes: Option<&Kubernetes>,
     metrics: Arc<Metrics>,
 ) -> Settings {
     let limits = &config.limits;
@@ -200,7 +223,10 @@ fn settings(
         grpc_tls: files.grpc_tls.clone(),
         connect_tls: files.connect_tls.clone(),
         tokens: files.tokens.clone(),
-        directory: Arc::new(Users::new(files.logins.clone())),
+        directory: Arc::new(Users::new(
+            files.logins.clone(),
+            kubernetes.and_then(|api| judge(config, api, &metrics)),
+        )),
         users_changed: files.users_changed.clone(),
         peers: peers(config, files),
         registry,

@@ -57,6 +57,9 @@ pub enum Denial {
 impl Denial {
     /// The same answer for an unknown name and a wrong token.
     pub const WRONG: Denial = Denial::Wrong("the credential is missing or wrong");
+    /// It proves another node than the one that is claimed.
+    pub const ANOTHERS: Denial =
+        Denial::Wrong("the credential is of another node than the one that is claimed");
     /// After so long it is worth another try.
     const PUSHBACK: Duration = Duration::from_secs(1);
 }

@@ -117,6 +117,11 @@ impl Front {
             Some(b"edge") | None => {
                 let judged = self.node(&incoming);
                 if let Some((incoming, node)) = self.judge("edge", judged, incoming, remote).await {
+                    // An edge needn't say which node it is; if it does, that is no other than the credential's.
+                    let claimed = incoming.request().node();
+                    if !claimed.is_ok_and(|claimed| claimed.is_none_or(|claimed| claimed == node)) {
+                        return self.deny("edge", Denial::ANOTHERS, incoming, remote).await;
+                    }
                     self.replica
                         .take_link(node, incoming, remote, self.message_bytes_max)
                         .await;

@@ -6,6 +6,7 @@
 mod connection;
 mod error;
 mod objects;
+mod reviews;
 #[cfg(test)]
 mod tests;
 mod watching;
@@ -29,6 +30,7 @@ use connection::Connector;
 
 pub use error::{Error, Why};
 pub use objects::Objects;
+pub use reviews::Subject;
 pub use watching::{Change, Watching};
 
 /// How long the API server has for an answer, and a new connection to be made in it.

@@ -394,6 +394,7 @@ impl CloudConfig {
                 && connect.listen.ip().is_loopback()
                 && !users_exist
                 && !places.given("users.file")
+                && !self.kubernetes.subject_access_review
             {
                 connect.auth = Some(Auth::None);
             }
@@ -411,10 +412,13 @@ impl CloudConfig {
                 ));
             }
         }
-        if self.tokens.file.as_os_str().is_empty() && self.grpc.client_ca.as_os_str().is_empty() {
+        if self.tokens.file.as_os_str().is_empty()
+            && self.grpc.client_ca.as_os_str().is_empty()
+            && !self.kubernetes.token_review
+        {
             found.push(places.mistake(
                 "tokens.file",
-                "no edge could log in: expected a tokens file, or grpc.client_ca for certificates",
+                "no edge could log in: expected a tokens file, grpc.client_ca for certificates, or kubernetes.token_review",
             ));
         }
         self.check_connect(places, &mut found);
@@ -436,6 +440,7 @@ impl CloudConfig {
             .position(|connect| connect.auth() == Auth::Users);
         if let Some(index) = needs_users
             && !users_exist
+            && !self.kubernetes.subject_access_review
         {
             let key = if places.given("users.file") {
                 "users.file".to_owned()
@@ -522,23 +527,11 @@ impl CloudConfig {
 
     /// What this version reads and can't do is refused, so that nobody relies on it.
     fn check_not_yet(&self, places: &Places, found: &mut Vec<Mistake>) {
-        for (key, wanted) in [
-            (
+        if self.registry.kind == RegistryKind::EndpointSlice {
+            found.push(places.mistake(
                 "registry.kind",
-                self.registry.kind == RegistryKind::EndpointSlice,
-            ),
-            ("kubernetes.token_review", self.kubernetes.token_review),
-            (
-                "kubernetes.subject_access_review",
-                self.kubernetes.subject_access_review,
-            ),
-        ] {
-            if wanted {
-                found.push(places.mistake(
-                    key,
-                    "this version can't do that yet: registry.kind may be \"memory\" or \"hosts\", and logins are files or certificates",
-                ));
-            }
+                "this version can't do that yet: expected \"memory\" or \"hosts\"",
+            ));
         }
     }
 }

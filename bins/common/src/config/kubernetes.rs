@@ -23,12 +23,16 @@ pub struct Kubernetes {
     pub ca: PathBuf,
     /// This replica's ServiceAccount token; empty, for a Pod: where Pods have it, filled in at load.
     pub token_file: PathBuf,
-    /// Whether ServiceAccount tokens are taken.
+    /// Whether edges may show the token of their Pod.
     pub token_review: bool,
     /// Whom such a token must be made for.
     pub audience: String,
-    /// Whether rights are asked of the API server.
+    /// The ServiceAccount of edges, in the replica's namespace.
+    pub service_account: String,
+    /// Whether operators may show their Kubernetes token, and have the rights that RBAC gives them.
     pub subject_access_review: bool,
+    /// The ports that these may reach.
+    pub ports: Vec<u16>,
     /// How long an answer holds.
     #[serde(with = "duration")]
     pub cache: Duration,
@@ -42,7 +46,9 @@ impl Default for Kubernetes {
             token_file: PathBuf::new(),
             token_review: false,
             audience: "tunnel".to_owned(),
+            service_account: "tunnel-edge".to_owned(),
             subject_access_review: false,
+            ports: vec![22],
             cache: Duration::from_secs(30),
         }
     }
@@ -92,6 +98,7 @@ impl CloudConfig {
         if !self.asks_kubernetes() {
             return;
         }
+        self.check_reviews(places, found);
         let rest = kubernetes.server.strip_prefix("https://");
         if !rest.is_some_and(|rest| !rest.is_empty() && !rest.trim_end_matches('/').contains('/')) {
             found.push(places.mistake(
@@ -118,6 +125,40 @@ impl CloudConfig {
                     format_args!("outside of a Pod it has no default: expected the path of {what}"),
                 ));
             }
+        }
+    }
+}
+
+impl CloudConfig {
+    fn check_reviews(&self, places: &Places, found: &mut Vec<Mistake>) {
+        let kubernetes = &self.kubernetes;
+        if kubernetes.token_review {
+            for (key, value, what) in [
+                (
+                    "kubernetes.service_account",
+                    &kubernetes.service_account,
+                    "the name of the edges' ServiceAccount",
+                ),
+                (
+                    "registry.namespace",
+                    &self.registry.namespace,
+                    "the namespace of the edges' ServiceAccount (or POD_NAMESPACE)",
+                ),
+            ] {
+                if value.is_empty() {
+                    let text = format_args!("kubernetes.token_review needs it: expected {what}");
+                    found.push(places.mistake(key, text));
+                }
+            }
+        }
+        let reviews = kubernetes.token_review || kubernetes.subject_access_review;
+        if reviews && kubernetes.audience.is_empty() {
+            let text = "expected whom tokens are made for, \"tunnel\" for example";
+            found.push(places.mistake("kubernetes.audience", text));
+        }
+        if kubernetes.ports.contains(&0) {
+            let text = "expected ports from 1 to 65535, such as [22]";
+            found.push(places.mistake("kubernetes.ports", text));
         }
     }
 }

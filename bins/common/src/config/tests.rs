@@ -43,6 +43,30 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
+fn what_kubernetes_is_asked_needs_its_places() {
+    let file = "[kubernetes]\ntoken_review = true\naudience = \"\"\nports = [0]\n";
+    let found = cloud_mistakes(file);
+    for key in [
+        "registry.namespace",
+        "kubernetes.audience",
+        "kubernetes.ports",
+        "kubernetes.server",
+    ] {
+        assert!(
+            found.iter().any(|line| line.contains(key)),
+            "{key}: {found:?}"
+        );
+    }
+    let file = "[kubernetes]\nsubject_access_review = true\nserver = \"https://api:6443\"\nca = \"ca\"\ntoken_file = \"t\"\n";
+    let config = cloud(file, &Overrides::default(), &|_| None);
+    assert_eq!(
+        config.connect[0].auth,
+        Some(Auth::Users),
+        "there are users, though no file"
+    );
+}
+
+#[test]
 fn flag_over_environment_over_file_over_default() {
     let env = |name: &str| (name == "RUST_LOG").then(|| "debug".to_owned());
     let file = "[log]\nlevel = \"warn\"\nformat = \"json\"";
