@@ -355,3 +355,48 @@ fn other_projects_kinds() -> String {
     }
     text
 }
+
+/// By kubectl itself: `kubectl tunnel`, and the completion of its words; and what krew would install.
+#[test]
+fn tunnel_is_a_plugin_of_kubectl() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["kubectl-tunnel", "kubectl_complete-tunnel"] {
+        std::os::unix::fs::symlink(binary("tunnel"), dir.path().join(name)).unwrap();
+    }
+    let kubectl = |line: &[&str]| {
+        let mut command = Command::new(programs(&[]).join("kubectl"));
+        run(command
+            .args(line)
+            .env("PATH", dir.path())
+            .env("HOME", dir.path()))
+    };
+    assert!(kubectl(&["tunnel", "--help"]).contains("Usage: kubectl tunnel [OPTIONS]"));
+    let listed = kubectl(&["plugin", "list", "--name-only"]);
+    assert!(listed.contains("kubectl-tunnel\n"), "{listed}");
+    let completed = kubectl(&["__complete", "tunnel", "str"]);
+    assert!(completed.starts_with("streams\t"), "{completed}");
+    let completed = kubectl(&["__complete", "tunnel", "nodes", "--output", ""]);
+    assert!(completed.starts_with("table\njson\n"), "{completed}");
+
+    let manifest = run(Command::new(deploy("krew/pack"))
+        .arg(dir.path().join("krew"))
+        .arg("https://example.com/releases")
+        .arg(binary("tunnel")));
+    let manifest: Value = serde_saphyr::from_str(&manifest).unwrap();
+    let platform = &manifest["spec"]["platforms"][0];
+    let uri = platform["uri"].as_str().unwrap();
+    let archive = dir
+        .path()
+        .join("krew")
+        .join(uri.rsplit('/').next().unwrap());
+    let sum = run(Command::new("sha256sum").arg(&archive));
+    assert_eq!(sum.split(' ').next(), platform["sha256"].as_str());
+    let listed = run(Command::new("tar").arg("-tzf").arg(&archive));
+    assert!(
+        listed
+            .lines()
+            .any(|file| Some(file) == platform["bin"].as_str()),
+        "{listed}"
+    );
+    assert_eq!(manifest["spec"]["version"], "v0.1.0");
+}

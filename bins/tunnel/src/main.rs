@@ -5,20 +5,34 @@ mod args;
 mod connect;
 mod demo;
 mod install;
+mod plugin;
 mod settings;
 mod ssh;
 mod table;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, ServerArgs};
+use plugin::Called;
 use settings::Settings;
 use tunnel_common::exit::{Exit, report};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut words = std::env::args_os();
+    let mut command = Cli::command();
+    match plugin::called(words.next().as_deref()) {
+        Called::Tunnel => {}
+        Called::Plugin => command = command.bin_name("kubectl tunnel"),
+        Called::Complete => {
+            let words: Vec<String> = words.map(|word| word.to_string_lossy().into()).collect();
+            let done = table::print(&plugin::complete(&command, &words));
+            return finish(done, Exit::Failed).into();
+        }
+    }
+    let matches = command.get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let server = cli.server;
     let exit = match cli.command {
         Command::Connect { host, port } => {
