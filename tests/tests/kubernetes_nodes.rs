@@ -94,10 +94,13 @@ fn ssh_reaches_the_edge_through_the_manifests_as_written() {
         k(&format!("rollout status {what} --timeout=120s"));
     }
 
+    // The Job has made it.
+    let ca = k("get configmap tunnel-ca -o jsonpath={.data.ca\\.crt}");
+    let ca = world.write("job-ca.crt", &ca);
     let port = k("get service tunnel-cloud -o jsonpath={.spec.ports[?(@.name==\"ssh\")].nodePort}");
     let config = format!(
         "server = \"grpcs://10.77.1.1:31900\"\nserver_name = \"tunnel.cloud.io\"\nca = {:?}\ntoken_file = {:?}\n",
-        world.pki.ca(),
+        ca,
         world.path("alice-token"),
     );
     let config = world.write("tunnel.toml", &config);
@@ -197,8 +200,6 @@ fn serving(nodes: &Nodes) -> String {
 }
 
 fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
-    let replica = world.pki.replica("replica");
-    let ca = world.pki.ca();
     let user = User {
         name: "alice",
         password: "wonderland",
@@ -213,16 +214,8 @@ fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
     let tokens = world.write("edge-tokens", &format!("edge-a:{TOKEN}\n"));
     let token = world.write("edge-token", TOKEN);
     std::os::unix::fs::chown(&token, Some(65532), Some(65532)).unwrap();
-    let (cert, key, ca) = (replica.cert.display(), replica.key.display(), ca.display());
     k("create namespace edge-system");
-    k(&format!(
-        "create configmap tunnel-ca --from-file=ca.crt={ca}"
-    ));
     for (secret, files) in [
-        (
-            "tunnel-cloud-tls",
-            format!("--from-file=tls.crt={cert} --from-file=tls.key={key} --from-file=ca.crt={ca}"),
-        ),
         (
             "tunnel-tokens",
             format!("--from-file=tokens={}", tokens.display()),

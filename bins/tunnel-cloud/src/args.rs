@@ -30,6 +30,18 @@ pub(crate) enum Command {
     Drain,
     /// Read a password from standard input and print its hash for the users file
     HashPassword,
+    /// Make an authority and the replicas' certificate in Kubernetes, for a cluster without cert-manager
+    ///
+    /// Secrets `tunnel-ca` and `tunnel-cloud-tls`, and a ConfigMap `tunnel-ca` for edges, in the namespace of the Pod that it runs in
+    /// (registry.namespace). It renews its own, and leaves alone what others made.
+    Certificates {
+        /// The replicas' Secret
+        #[arg(long, value_name = "NAME", default_value = "tunnel-cloud-tls")]
+        secret: String,
+        /// A name that the cloud is reached by, beside tunnel.cloud.io; several times if there are more
+        #[arg(long = "dns-name", value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Print a script that completes this command in a shell
     Completions {
         /// Which shell

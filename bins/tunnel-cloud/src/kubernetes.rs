@@ -14,7 +14,6 @@ use crate::files::follow;
 
 /// A way to the API server.
 pub(crate) struct Kubernetes {
-    // Its users come next.
     pub(crate) client: Client,
     /// Watched for as long as these are kept.
     _watches: [Watch; 2],
@@ -26,9 +25,17 @@ impl Kubernetes {
         config: &CloudConfig,
         metrics: &Arc<Metrics>,
     ) -> Result<Option<Kubernetes>, ConfigError> {
-        if !config.asks_kubernetes() {
-            return Ok(None);
-        }
+        config
+            .asks_kubernetes()
+            .then(|| Kubernetes::connect(config, metrics))
+            .transpose()
+    }
+
+    /// Whatever the configuration asks.
+    pub(crate) fn connect(
+        config: &CloudConfig,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Kubernetes, ConfigError> {
         let of = &config.kubernetes;
         let ca = files(config);
         let (tls, tls_watch) = follow("kubernetes-ca", ca.paths(), metrics, move || {
@@ -48,10 +55,10 @@ impl Kubernetes {
             let text = "expected https://HOST:PORT";
             ConfigError::of_file(Path::new("kubernetes.server"), text)
         })?;
-        Ok(Some(Kubernetes {
+        Ok(Kubernetes {
             client,
             _watches: [tls_watch, token_watch],
-        }))
+        })
     }
 }
 

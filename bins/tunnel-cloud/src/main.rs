@@ -1,5 +1,6 @@
 //! The tunnel-cloud command.
 mod args;
+mod certificates;
 mod directory;
 mod drain;
 mod files;
@@ -9,8 +10,10 @@ mod run;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use runtime_tokio::metrics::Metrics;
 use tunnel_common::config::{CloudConfig, ConfigError};
 use tunnel_common::exit::{Exit, report};
 use tunnel_common::users::hash_password;
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         None | Some(Command::Run) => serve(&cli),
         Some(Command::Drain) => ask_to_drain(&cli),
         Some(Command::HashPassword) => print_hash(),
+        Some(Command::Certificates { secret, names }) => make_certificates(&cli, secret, names),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
             Exit::Done
@@ -54,6 +58,39 @@ fn ask_to_drain(cli: &Cli) -> Exit {
     };
     match asked {
         Ok(()) => Exit::Done,
+        Err(error) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}
+
+fn make_certificates(cli: &Cli, secret: &str, names: &[String]) -> Exit {
+    let config = match load(cli) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let wanted = certificates::Wanted {
+        namespace: config.registry.namespace.clone(),
+        secret: secret.to_owned(),
+        names: names.to_vec(),
+    };
+    let kubernetes =
+        match kubernetes::Kubernetes::connect(&config, &Arc::new(Metrics::new("cloud"))) {
+            Ok(kubernetes) => kubernetes,
+            Err(error) => return refuse(&error),
+        };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let made = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(certificates::make(&kubernetes.client, &wanted)));
+    match made {
+        Ok(done) => {
+            let _ = writeln!(std::io::stdout(), "{done}");
+            Exit::Done
+        }
         Err(error) => {
             report(PROGRAM, &error);
             Exit::Failed

@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve until SIGTERM
     Run,
+    /// Ask the edge that runs here by the same configuration whether its link is up: a probe
+    Ready,
     /// Print a script that completes this command in a shell
     Completions {
         /// Which shell

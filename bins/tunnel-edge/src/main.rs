@@ -1,6 +1,7 @@
 //! The tunnel-edge command.
 mod args;
 mod files;
+mod ready;
 mod run;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match &cli.command {
         None | Some(Command::Run) => serve(&cli),
+        Some(Command::Ready) => ask(&cli),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
             Exit::Done
@@ -25,13 +27,31 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn serve(cli: &Cli) -> Exit {
-    let env = |name: &str| std::env::var(name).ok();
-    let config = match EdgeConfig::load(
+fn load(cli: &Cli) -> Result<EdgeConfig, ConfigError> {
+    EdgeConfig::load(
         cli.args.common.config.as_deref(),
         &cli.args.overrides(),
-        &env,
-    ) {
+        &|name: &str| std::env::var(name).ok(),
+    )
+}
+
+fn ask(cli: &Cli) -> Exit {
+    let config = match load(cli) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    match ready::ask(&config.admin) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}
+
+fn serve(cli: &Cli) -> Exit {
+    let env = |name: &str| std::env::var(name).ok();
+    let config = match load(cli) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };

@@ -165,6 +165,7 @@ fn settings(
         bearer: files.bearer.clone(),
         targets: files.targets.clone(),
         admin: config.admin.listen,
+        admin_socket: Some(config.admin.socket.clone()).filter(|path| !path.as_os_str().is_empty()),
         metrics,
     })
 }

@@ -3,18 +3,19 @@ pub mod api;
 pub(crate) mod infos;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use proto_core::connect::ProxyCredentials;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::metrics::Metrics;
 
@@ -56,8 +57,35 @@ pub enum Login {
 
 type Shared = State<Arc<dyn Source>>;
 
+/// Whether a request comes from this machine itself.
+#[derive(Clone, Copy, Debug)]
+struct FromHere(bool);
+
+impl Connected<IncomingStream<'_, TcpListener>> for FromHere {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> FromHere {
+        FromHere(stream.remote_addr().ip().to_canonical().is_loopback())
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for FromHere {
+    fn connect_info(_: IncomingStream<'_, UnixListener>) -> FromHere {
+        FromHere(true)
+    }
+}
+
 /// Serves for as long as it is polled.
 pub async fn run(listener: TcpListener, source: Arc<dyn Source>) -> std::io::Result<()> {
+    let pages = pages(source).into_make_service_with_connect_info::<FromHere>();
+    axum::serve(listener, pages).await
+}
+
+/// The same by a Unix socket: whoever may use it is this machine's own administrator.
+pub async fn run_at(listener: UnixListener, source: Arc<dyn Source>) -> std::io::Result<()> {
+    let pages = pages(source).into_make_service_with_connect_info::<FromHere>();
+    axum::serve(listener, pages).await
+}
+
+fn pages(source: Arc<dyn Source>) -> Router {
     let api = Router::new()
         .route(
             "/nodes",
@@ -77,19 +105,14 @@ pub async fn run(listener: TcpListener, source: Arc<dyn Source>) -> std::io::Res
         )
         .route("/drain", post(drain))
         .layer(middleware::from_fn_with_state(source.clone(), admins_only));
-    let pages = Router::new()
+    Router::new()
         // Alive is who answers: nothing else may restart a process that only waits for its uplink.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .nest("/api/v1", api)
         .fallback(async || refuse(StatusCode::NOT_FOUND, "not-found", "there is no such page"))
-        .with_state(source);
-    axum::serve(
-        listener,
-        pages.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .await
+        .with_state(source)
 }
 
 async fn readyz(State(source): Shared) -> Response {
@@ -124,11 +147,11 @@ async fn metrics(State(source): Shared) -> Response {
 /// Loopback is the machine's own administrator; everybody else has to be a user with `admin = true`.
 async fn admins_only(
     State(source): Shared,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(FromHere(is_here)): ConnectInfo<FromHere>,
     request: Request,
     next: Next,
 ) -> Response {
-    if peer.ip().to_canonical().is_loopback() {
+    if is_here {
         return next.run(request).await;
     }
     let Some(value) = request.headers().get(header::AUTHORIZATION) else {

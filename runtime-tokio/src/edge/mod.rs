@@ -4,6 +4,7 @@ mod shell;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub targets: watch::Receiver<Targets>,
     /// The admin listener.
     pub admin: Option<SocketAddr>,
+    /// A Unix socket with the same pages.
+    pub admin_socket: Option<PathBuf>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
 }
@@ -57,6 +60,8 @@ pub struct Running {
 /// Starts an edge. Nothing waits for the cloud; an error names the admin listener's address.
 pub async fn start(settings: Settings) -> io::Result<Running> {
     let admin = settings.admin.map(options::listen).transpose()?;
+    let admin_socket = settings.admin_socket.as_deref();
+    let admin_socket = admin_socket.map(options::listen_at).transpose()?;
     let admin_address = admin
         .as_ref()
         .map(tokio::net::TcpListener::local_addr)
@@ -88,18 +93,17 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
     let mut tasks = JoinSet::new();
     tasks.spawn(follow_targets(settings.targets, mailbox.clone()));
     tasks.spawn(follow_network(mailbox.clone()));
+    let pages: Arc<dyn Source> = Arc::new(Pages {
+        mailbox: mailbox.clone(),
+        linked: linked.clone(),
+        metrics: settings.metrics,
+        clock,
+    });
     if let Some(listener) = admin {
-        let pages = Pages {
-            mailbox: mailbox.clone(),
-            linked: linked.clone(),
-            metrics: settings.metrics,
-            clock,
-        };
-        tasks.spawn(async move {
-            if let Err(error) = admin::run(listener, Arc::new(pages)).await {
-                tracing::error!(%error, "the admin listener failed");
-            }
-        });
+        tasks.spawn(serve(Box::pin(admin::run(listener, pages.clone()))));
+    }
+    if let Some(listener) = admin_socket {
+        tasks.spawn(serve(Box::pin(admin::run_at(listener, pages))));
     }
     Ok(Running {
         mailbox,
@@ -141,6 +145,12 @@ impl Running {
         if told.is_ok() {
             let _ = tokio::time::timeout(patience, self.driver).await;
         }
+    }
+}
+
+async fn serve(serving: Answer<io::Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the admin listener failed");
     }
 }
 

@@ -1,10 +1,12 @@
 //! Socket options, in one place.
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 /// How long the kernel tries to deliver a link's bytes before it gives the connection up. Longer than the heartbeats' verdict
 /// (14.5 s), which is the one that counts: this one is for what the heartbeats don't see, a link whose task has gone.
@@ -54,4 +56,20 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true).map_err(named)?;
     socket.bind(address).map_err(named)?;
     socket.listen(BACKLOG).map_err(named)
+}
+
+/// Listens on a Unix socket that only its owner may use, in place of one that was left there.
+pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let named = |e: io::Error| {
+        io::Error::new(
+            e.kind(),
+            format!("cannot listen on {}: {e}", path.display()),
+        )
+    };
+    if std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
+        std::fs::remove_file(path).map_err(named)?;
+    }
+    let listener = UnixListener::bind(path).map_err(named)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
+    Ok(listener)
 }

@@ -207,12 +207,15 @@ pub struct EdgeAdmin {
     /// Its address; `None`: there is none.
     #[serde(with = "listen_or_none")]
     pub listen: Option<SocketAddr>,
+    /// A Unix socket with the same pages; empty: there is none.
+    pub socket: PathBuf,
 }
 
 impl Default for EdgeAdmin {
     fn default() -> Self {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 6001))),
+            socket: PathBuf::new(),
         }
     }
 }

@@ -62,7 +62,7 @@ fn merge_at(under: &mut Value, over: Value, path: &mut Vec<String>) -> Result<()
 
 /// Mappings whose keys are the user's own, although the chart has some of them.
 fn is_free(path: &[String]) -> bool {
-    const FREE: [&str; 3] = ["resources", "nodeSelector", "dashboardLabels"];
+    const FREE: [&str; 4] = ["resources", "affinity", "nodeSelector", "dashboardLabels"];
     path.iter().any(|key| FREE.contains(&key.as_str()))
 }
 
