@@ -1,6 +1,5 @@
 //! An edge by tonic's own client, which sends what a test tells it to.
 
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::stream::poll_fn;
@@ -72,34 +71,8 @@ impl FakeEdge {
             .enable_all()
             .build()
             .unwrap();
-        let (wire, pump, mut outgoing) = wire(options.heartbeats);
-        let endpoint = endpoint(&world.pki.ca(), grpc, options);
-        let mut request = tonic::Request::new(poll_fn(move |context| {
-            outgoing
-                .poll_recv(context)
-                .map(|message| message.and_then(Result::ok))
-        }));
-        if let Some(value) = &options.authorization {
-            request
-                .metadata_mut()
-                .insert("authorization", value.parse().unwrap());
-        }
-        for (name, value) in &options.metadata {
-            let key = MetadataKey::from_static(name);
-            request.metadata_mut().insert(key, value.parse().unwrap());
-        }
-        let response = runtime.block_on(async {
-            let channel = endpoint
-                .connect()
-                .await
-                .map_err(|error| Status::unavailable(format!("{error:?}")))?;
-            StreamClient::new(channel)
-                .max_decoding_message_size(16 << 20)
-                .tunnel_streaming(request)
-                .await
-        })?;
-        let headers = response.metadata().clone();
-        runtime.spawn(pump.run(response.into_inner()));
+        let ca = std::fs::read(world.pki.ca()).unwrap();
+        let (wire, headers) = runtime.block_on(link(&ca, grpc, options))?;
         Ok(Self {
             wire,
             headers,
@@ -152,8 +125,43 @@ pub fn instance(n: u32) -> String {
     format!("6f1c3f0e-57a1-4a3b-9d2b-0d6a3c8e1a77.{n}")
 }
 
-fn endpoint(ca: &Path, grpc: &str, options: &EdgeOptions) -> Endpoint {
-    let ca = Certificate::from_pem(std::fs::read(ca).unwrap());
+/// Opens a link that the runtime drives from then on.
+pub(crate) async fn link(
+    ca: &[u8],
+    grpc: &str,
+    options: &EdgeOptions,
+) -> Result<(Wire, MetadataMap), Status> {
+    let (wire, pump, mut outgoing) = wire(options.heartbeats);
+    let endpoint = endpoint(ca, grpc, options);
+    let mut request = tonic::Request::new(poll_fn(move |context| {
+        outgoing
+            .poll_recv(context)
+            .map(|message| message.and_then(Result::ok))
+    }));
+    if let Some(value) = &options.authorization {
+        request
+            .metadata_mut()
+            .insert("authorization", value.parse().unwrap());
+    }
+    for (name, value) in &options.metadata {
+        let key = MetadataKey::from_static(name);
+        request.metadata_mut().insert(key, value.parse().unwrap());
+    }
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+    let response = StreamClient::new(channel)
+        .max_decoding_message_size(16 << 20)
+        .tunnel_streaming(request)
+        .await?;
+    let headers = response.metadata().clone();
+    tokio::spawn(pump.run(response.into_inner()));
+    Ok((wire, headers))
+}
+
+fn endpoint(ca: &[u8], grpc: &str, options: &EdgeOptions) -> Endpoint {
+    let ca = Certificate::from_pem(ca);
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(ca)
         .domain_name("tunnel.cloud.io");

@@ -6,6 +6,7 @@ mod drain;
 mod files;
 mod judge;
 mod kubernetes;
+mod registry;
 mod run;
 
 use std::io::{BufRead, Write};

@@ -12,7 +12,7 @@ use runtime_tokio::cloud::{
     self, ConnectListener, Drain, PeersSettings, Running, Settings, TlsMode,
 };
 use runtime_tokio::metrics::Metrics;
-use runtime_tokio::registry::{Dns, DnsServer, Hosts, HostsSettings, Memory, Registry};
+use runtime_tokio::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tunnel_common::config::{
     self, Auth, CloudConfig, ConfigError, HostPort, RegistryKind, memory_bytes,
@@ -24,6 +24,7 @@ use crate::directory::Users;
 use crate::files::Files;
 use crate::judge::{self, Judge};
 use crate::kubernetes::Kubernetes;
+use crate::registry;
 
 /// How long streams and links may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,19 +58,27 @@ pub(crate) fn run(
         .or_else(|| env("HOSTNAME"))
         .filter(|name| !name.is_empty());
     let kubernetes = Kubernetes::load(&config, &metrics)?;
-    let registry = registry(&config, &metrics)?;
+    let name = name.unwrap_or_else(|| "tunnel-cloud".to_owned());
+    // Listeners and handshakes, and what is asked of Kubernetes; what moves bytes has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let kind = registry::Kind {
+        config: &config,
+        name: &name,
+        kubernetes: kubernetes.as_ref().map(|kubernetes| &kubernetes.client),
+        runtime: runtime.handle(),
+        metrics: &metrics,
+    };
+    let registry = kind.start()?;
     let settings = settings(
         &config,
         &files,
-        name.unwrap_or_else(|| "tunnel-cloud".to_owned()),
+        name,
         registry,
         kubernetes.as_ref(),
         metrics,
     );
-    // Listeners and handshakes; what moves bytes has threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let served = runtime.block_on(serve(settings, &notify));
     drop(kubernetes);
     served
@@ -131,27 +140,6 @@ fn status(running: &Running) -> String {
         status.push_str(&format!(" admin={admin}"));
     }
     status
-}
-
-/// The registry that the configuration names.
-fn registry(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Arc<dyn Registry>, Error> {
-    let registry = &config.registry;
-    let hosts = match (registry.kind, registry.address.parse()) {
-        (RegistryKind::Hosts, Ok(address)) => HostsSettings {
-            file: registry.hosts_file.clone(),
-            address,
-            dns: match registry.dns_server() {
-                Ok(Some(server)) => Some(Dns::new(DnsServer(server))?),
-                _ => None,
-            },
-            metrics: metrics.clone(),
-        },
-        // The configuration was checked.
-        _ => return Ok(Arc::new(Memory)),
-    };
-    let hosts =
-        Hosts::start(hosts).map_err(|error| ConfigError::of_file(&registry.hosts_file, error))?;
-    Ok(Arc::new(hosts))
 }
 
 /// Who knows the tokens that are in no file, if anybody does.

@@ -4,10 +4,14 @@
 //! registry says, nobody is dialed because of it, and a wrong answer costs one question.
 
 mod label;
+mod owners;
 mod slices;
+mod sources;
 
 pub use label::{LABEL_BYTES_MAX, Label};
+pub use owners::{Owners, OwnersConfig};
 pub use slices::{Action, Slices, SlicesConfig, Write, Written};
+pub use sources::{FollowLoss, Source, Sources, SourcesConfig};
 
 use crate::name::NodeName;
 use crate::replica::ReplicaId;
@@ -159,6 +163,17 @@ pub fn believed(
         .collect()
 }
 
+/// Which addresses of an answer lead to no replica that is connected: what the registry says of those is as good as wrong.
+pub fn strangers(addresses: &[IpAddr], peers: impl Iterator<Item = IpAddr> + Clone) -> Vec<IpAddr> {
+    let is_known = |address: &IpAddr| {
+        let mut peers = peers.clone();
+        peers.any(|peer| peer.to_canonical() == address.to_canonical())
+    };
+    let mut strangers = addresses.to_vec();
+    strangers.retain(|address| !is_known(address));
+    strangers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +232,8 @@ mod tests {
         assert_eq!(means(&[ip(2)]), [two]);
         assert_eq!(means(&[ip(3)]), []);
         assert_eq!(means(&[ip(1), ip(2)]), [one, two]);
+        let unknown = strangers(&[ip(2), ip(3)], peers.into_iter().map(|(_, at)| at));
+        assert_eq!(unknown, [ip(3)]);
     }
 
     fn name(node: &str) -> NodeName {

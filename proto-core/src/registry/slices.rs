@@ -88,6 +88,8 @@ struct Slice {
 struct Place {
     slice: u32,
     leaves_at: Option<Instant>,
+    /// Another replica holds it, too.
+    is_elsewhere: bool,
 }
 
 /// See the module.
@@ -121,7 +123,10 @@ impl Slices {
             }
             (true, None) => self.place(node, now),
             (false, Some(place)) if place.leaves_at.is_none() => {
-                let at = now + self.config.linger;
+                let at = match place.is_elsewhere {
+                    true => now,
+                    false => now + self.config.linger,
+                };
                 place.leaves_at = Some(at);
                 self.leaving.insert((at, node.clone()));
             }
@@ -129,11 +134,13 @@ impl Slices {
         }
     }
 
-    /// Another replica holds the node now: if it has gone from here, it won't come back unnoticed.
-    pub fn set_elsewhere(&mut self, node: &NodeName, now: Instant) {
-        if let Some(place) = self.nodes.get(node)
-            && place.leaves_at.is_some()
-        {
+    /// Another replica holds the node, or does no more: one that has gone from here to there won't come back unnoticed.
+    pub fn set_elsewhere(&mut self, node: &NodeName, is_elsewhere: bool, now: Instant) {
+        let Some(place) = self.nodes.get_mut(node) else {
+            return;
+        };
+        place.is_elsewhere = is_elsewhere;
+        if is_elsewhere && place.leaves_at.is_some() {
             self.remove(node, now);
         }
     }
@@ -158,6 +165,7 @@ impl Slices {
                     let place = Place {
                         slice,
                         leaves_at: Some(at),
+                        is_elsewhere: false,
                     };
                     self.nodes.insert(node.clone(), place);
                     self.leaving.insert((at, node.clone()));
@@ -293,6 +301,7 @@ impl Slices {
         let place = Place {
             slice: number,
             leaves_at: None,
+            is_elsewhere: false,
         };
         self.nodes.insert(node.clone(), place);
         let slice = self.slices.entry(number).or_default();
@@ -389,8 +398,9 @@ mod tests {
         api.run(at(0), at(1_500));
         api.slices.set(&node(0), false, at(2_000));
         api.slices.set(&node(1), false, at(2_000));
-        api.slices.set_elsewhere(&node(1), at(2_100));
-        api.slices.set_elsewhere(&node(2), at(2_100));
+        api.slices.set_elsewhere(&node(1), true, at(2_100));
+        api.slices.set_elsewhere(&node(2), true, at(2_100));
+        api.slices.set_elsewhere(&node(2), false, at(2_200));
         api.run(at(2_100), at(2_200));
         assert_eq!(api.holds(), [node(0), node(2)].into());
         api.run(at(2_200), at(20_000));
@@ -399,6 +409,18 @@ mod tests {
         api.run(at(20_000), at(40_000));
         assert!(api.held.is_empty(), "an empty slice is taken away");
         assert_eq!((api.slices.count(), api.slices.deadline()), (0, None));
+    }
+
+    #[test]
+    fn one_that_was_elsewhere_before_it_went_from_here_is_written_off_at_once() {
+        let mut api = Api::new(1000);
+        api.slices.set(&node(0), true, at(0));
+        api.slices.set(&node(1), true, at(0));
+        api.run(at(0), at(1_500));
+        api.slices.set_elsewhere(&node(0), true, at(2_000));
+        api.slices.set(&node(0), false, at(2_100));
+        api.run(at(2_100), at(2_200));
+        assert_eq!((api.begun.len(), api.holds()), (2, [node(1)].into()));
     }
 
     #[test]
@@ -451,9 +473,9 @@ mod tests {
         assert_eq!(api.holds(), (0..4).map(node).collect());
         // Its own view may be wrong as well.
         api.held.remove(&0);
-        api.slices.set_elsewhere(&node(0), at(20_000));
+        api.slices.set_elsewhere(&node(0), true, at(20_000));
         api.slices.set(&node(0), false, at(20_000));
-        api.slices.set_elsewhere(&node(0), at(20_000));
+        api.slices.set_elsewhere(&node(0), true, at(20_000));
         api.held.insert(7, BTreeSet::new());
         api.slices
             .handle_seen(7, BTreeSet::new(), false, at(20_000));
@@ -481,7 +503,7 @@ mod tests {
         slices.set(&node(2), true, at(60));
         assert_eq!(slices.poll_write(at(5_000)), None, "one at a time");
         slices.set(&node(1), false, at(60));
-        slices.set_elsewhere(&node(1), at(70));
+        slices.set_elsewhere(&node(1), true, at(70));
         slices.handle_written(Written::Done, at(80));
         assert_eq!(slices.poll_write(at(1_049)), None);
         let write = slices.poll_write(at(1_130)).expect("a write");

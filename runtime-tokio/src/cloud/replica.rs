@@ -243,6 +243,9 @@ impl Replica {
 
     /// The other replicas say who of them holds a node. A hub that isn't there hears of it when it starts.
     pub(super) fn set_holders(&self, node: NodeName, holders: Vec<Holder>) {
+        self.cluster()
+            .registry()
+            .set_elsewhere(&node, !holders.is_empty());
         let mut state = self.lock();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         state

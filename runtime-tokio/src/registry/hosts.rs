@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use proto_core::name::NodeName;
 use proto_core::replica::Held;
 
-use super::{Dns, Found, NotFound, Registry};
+use super::{Answer, Dns, Found, NotFound, Registry};
 use crate::metrics::Metrics;
 use file::{HostsFile, Stamp};
 
@@ -107,17 +107,18 @@ impl Registry for Hosts {
     fn find(&self, node: &NodeName) -> Found {
         let name = node.key().to_owned();
         if let Some(dns) = self.dns.clone() {
-            return Box::pin(async move { dns.addresses(&name).await });
+            return Box::pin(async move {
+                Answer {
+                    source: "dns",
+                    result: dns.addresses(&name).await,
+                }
+            });
         }
         let found = lock(&self.table).get(&name).cloned();
-        Box::pin(std::future::ready(found.ok_or(NotFound::Nobody)))
-    }
-
-    fn source(&self) -> &'static str {
-        match self.dns {
-            Some(_) => "dns",
-            None => "hosts",
-        }
+        Box::pin(std::future::ready(Answer {
+            source: "hosts",
+            result: found.ok_or(NotFound::Nobody),
+        }))
     }
 }
 
@@ -242,7 +243,7 @@ mod tests {
         let addresses = ["10.0.0.2", "10.0.0.1"].map(|ip| ip.parse::<IpAddr>().expect("one"));
         // The table is made of what was written, after that.
         let begun = Instant::now();
-        while runtime.block_on(hosts.find(&name("NODE-A"))) != Ok(addresses.to_vec()) {
+        while runtime.block_on(hosts.find(&name("NODE-A"))).result != Ok(addresses.to_vec()) {
             assert!(begun.elapsed() < Duration::from_secs(10));
             std::thread::yield_now();
         }

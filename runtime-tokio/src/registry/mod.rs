@@ -4,6 +4,8 @@
 //! `proto_core::registry`. Kinds that live in a file read and write it themselves, because the file is what they are.
 mod dns;
 mod hosts;
+#[cfg(feature = "kubernetes")]
+mod slices;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -14,9 +16,20 @@ use proto_core::replica::Held;
 
 pub use dns::{Dns, DnsServer};
 pub use hosts::{Hosts, HostsSettings};
+#[cfg(feature = "kubernetes")]
+pub use slices::{EndpointSlices, EndpointSlicesSettings};
 
-/// What a look-up came to: the addresses of the replicas that are said to hold the node.
-pub type Found = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, NotFound>> + Send>>;
+/// A look-up.
+pub type Found = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What a look-up came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Where the answer comes from: the word for metrics.
+    pub source: &'static str,
+    /// The addresses of the replicas that are said to hold the node.
+    pub result: Result<Vec<IpAddr>, NotFound>,
+}
 
 /// Why a look-up says nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,10 +54,12 @@ impl NotFound {
 pub trait Registry: Send + Sync + 'static {
     /// This replica's links to a node have come, changed or gone.
     fn set(&self, node: &NodeName, held: &[Held]);
+    /// Another replica holds a node, or none does any more, as they say themselves.
+    fn set_elsewhere(&self, _: &NodeName, _: bool) {}
     /// Who holds it?
     fn find(&self, node: &NodeName) -> Found;
-    /// Where its answers come from: the word for metrics.
-    fn source(&self) -> &'static str;
+    /// The replica at this address, its answer, does not hold the node.
+    fn wrong(&self, _: &NodeName, _: IpAddr) {}
 }
 
 /// One replica, or replicas that rely on what they tell each other: nothing to set up, nobody to ask.
@@ -55,10 +70,9 @@ impl Registry for Memory {
     fn set(&self, _: &NodeName, _: &[Held]) {}
 
     fn find(&self, _: &NodeName) -> Found {
-        Box::pin(std::future::ready(Err(NotFound::Nobody)))
-    }
-
-    fn source(&self) -> &'static str {
-        "memory"
+        Box::pin(std::future::ready(Answer {
+            source: "memory",
+            result: Err(NotFound::Nobody),
+        }))
     }
 }

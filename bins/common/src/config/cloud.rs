@@ -1,6 +1,6 @@
 //! `cloud.toml`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -232,7 +232,7 @@ pub enum RegistryKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
-    /// Which kind.
+    /// Which kind; for a Pod that knows its address and has a token `endpointslice`, filled in at load.
     pub kind: RegistryKind,
     /// This replica's own address.
     pub address: String,
@@ -387,6 +387,12 @@ impl CloudConfig {
             }
         }
         self.kubernetes.resolve(places, env);
+        let is_replica = self.registry.address.parse::<IpAddr>().is_ok();
+        // A Pod without a token is to ask nothing.
+        let may_ask = Kubernetes::is_in_cluster(env) && self.kubernetes.token_file.exists();
+        if !places.given("registry.kind") && is_replica && may_ask {
+            self.registry.kind = RegistryKind::EndpointSlice;
+        }
         let users_exist = !self.users.file.as_os_str().is_empty() && self.users.file.exists();
         for connect in &mut self.connect {
             connect.tls = Some(connect.tls());
@@ -423,7 +429,6 @@ impl CloudConfig {
         }
         self.check_connect(places, &mut found);
         self.check_limits(places, &mut found);
-        self.check_not_yet(places, &mut found);
         self.check_cluster(places, &mut found);
         self.check_kubernetes(places, &mut found);
         found.extend(self.streams.check(places));
@@ -522,16 +527,6 @@ impl CloudConfig {
             if value.is_zero() {
                 found.push(places.mistake(key, "expected more than 0"));
             }
-        }
-    }
-
-    /// What this version reads and can't do is refused, so that nobody relies on it.
-    fn check_not_yet(&self, places: &Places, found: &mut Vec<Mistake>) {
-        if self.registry.kind == RegistryKind::EndpointSlice {
-            found.push(places.mistake(
-                "registry.kind",
-                "this version can't do that yet: expected \"memory\" or \"hosts\"",
-            ));
         }
     }
 }

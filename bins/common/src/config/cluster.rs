@@ -26,6 +26,32 @@ impl CloudConfig {
         if let Err(text) = registry.dns_server() {
             found.push(places.mistake("registry.dns_server", text));
         }
+        if registry.kind == RegistryKind::EndpointSlice {
+            for (key, is_set, what) in [
+                (
+                    "registry.namespace",
+                    !registry.namespace.is_empty(),
+                    "the namespace of the Service; Pods have it from POD_NAMESPACE",
+                ),
+                (
+                    "registry.service",
+                    !registry.service.is_empty(),
+                    "the headless Service's name",
+                ),
+                (
+                    "registry.address",
+                    registry.address.parse::<IpAddr>().is_ok(),
+                    "this replica's own IP address, as the others reach it; Pods have it from POD_IP",
+                ),
+            ] {
+                if !is_set {
+                    found.push(places.mistake(
+                        key,
+                        format_args!("registry.kind = \"endpointslice\" needs it: expected {what}"),
+                    ));
+                }
+            }
+        }
         if registry.kind == RegistryKind::Hosts {
             if registry.hosts_file.as_os_str().is_empty() {
                 found.push(places.mistake(

@@ -55,6 +55,11 @@ impl Default for Kubernetes {
 }
 
 impl Kubernetes {
+    /// Whether this process is in a Pod of a cluster.
+    pub(super) fn is_in_cluster(env: &dyn Fn(&str) -> Option<String>) -> bool {
+        in_cluster(env).is_some()
+    }
+
     /// Fills in what a Pod knows of its cluster.
     pub(super) fn resolve(&mut self, places: &Places, env: &dyn Fn(&str) -> Option<String>) {
         if !places.given("kubernetes.server") {

@@ -106,6 +106,10 @@ impl Cluster {
         self.is_alone
     }
 
+    pub(super) fn registry(&self) -> &dyn Registry {
+        &*self.registry
+    }
+
     fn ways(&self) -> MutexGuard<'_, Ways> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proto_core::registry::believed;
+use proto_core::registry::{believed, strangers};
 use proto_core::{LinkId, ReplicaId};
 
 use tokio::sync::OnceCell;
@@ -83,6 +83,14 @@ impl Ways {
     pub(super) fn at(&self, addresses: &[IpAddr]) -> Vec<ReplicaId> {
         let all = self.by_replica.iter();
         believed(addresses, all.map(|(id, way)| (*id, way.remote.ip())))
+    }
+
+    /// Which of its addresses lead to nobody.
+    pub(super) fn strangers(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        strangers(
+            addresses,
+            self.by_replica.values().map(|way| way.remote.ip()),
+        )
     }
 }
 

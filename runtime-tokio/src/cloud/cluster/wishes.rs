@@ -13,7 +13,7 @@ use super::connect::authorization;
 use super::ways::Way;
 use crate::driver::{Install, Mailbox};
 use crate::grpc::Link;
-use crate::registry::NotFound;
+use crate::registry::Answer;
 
 /// A replica that is there takes a link at once.
 const LINK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +39,7 @@ impl Replica {
                 if let Some(address) = address {
                     let now = self.clock().now();
                     cluster.answers().wrong(node, address, now);
+                    cluster.registry.wrong(node, address);
                 }
             }
             // Those of `Peers`.
@@ -132,17 +133,23 @@ impl Replica {
 
     async fn look_up(&self, node: NodeName) {
         let cluster = self.cluster();
-        let found = cluster.registry.find(&node).await;
-        let result = found
-            .as_ref()
-            .map_or_else(|not: &NotFound| not.as_str(), |_| "ok");
-        self.metrics()
-            .registry_asked(cluster.registry.source(), result);
+        let Answer {
+            source,
+            result: found,
+        } = cluster.registry.find(&node).await;
+        let result = found.as_ref().map_or_else(|not| not.as_str(), |_| "ok");
+        self.metrics().registry_asked(source, result);
         let now = self.clock().now();
         let addresses = cluster
             .answers()
             .answered(&node, found.unwrap_or_default(), now);
-        let found = cluster.ways().at(&addresses);
+        let (found, strangers) = {
+            let ways = cluster.ways();
+            (ways.at(&addresses), ways.strangers(&addresses))
+        };
+        for address in strangers {
+            cluster.registry.wrong(&node, address);
+        }
         self.tell_hub(&node, |hub, now| hub.handle_found(found, now));
     }
 }
