@@ -547,8 +547,11 @@ impl<M: Machine> Host<M> {
                 }
             }
             Output::Connect(attempt) => {
-                self.check_backoff(net);
+                self.check_backoff(net, attempt.draining);
                 net.cover.hit("connect attempts");
+                if attempt.draining && self.leaves_at.is_none() {
+                    net.cover.hit("replaced edge comes back for its streams");
+                }
                 net.after(
                     (10 * US).max(self.habits.lag),
                     Event::Attempt(self.id, attempt.attempt),

@@ -100,14 +100,14 @@ impl<M: Machine> Host<M> {
         }
     }
 
-    pub(crate) fn check_backoff(&mut self, net: &mut Net) {
+    pub(crate) fn check_backoff(&mut self, net: &mut Net, draining: bool) {
         let Some((at, why)) = self.failed.take() else {
             return;
         };
         let pause = nanos(net.clock(self.proc).saturating_duration_since(at));
         let least = match why {
-            // One that leaves replaces no other any more.
-            LinkLoss::Replaced if self.leaves_at.is_some() => 0,
+            // One that leaves replaces no other any more, nor does a link for the streams that there are.
+            LinkLoss::Replaced if self.leaves_at.is_some() || draining => 0,
             LinkLoss::Replaced => self.reconnect_max / 2,
             LinkLoss::Unavailable {
                 pushback: Some(pushback),

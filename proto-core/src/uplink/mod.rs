@@ -98,6 +98,10 @@ pub(crate) struct Uplinks {
     next: Next,
     /// The newest last.
     up: Vec<Up>,
+    /// Another process of this node has its place. Until then links are made for the streams that there are, and take nothing new.
+    away_until: Option<Instant>,
+    /// The latest try is such a link's.
+    is_for_streams: bool,
 }
 
 impl Uplinks {
@@ -111,6 +115,8 @@ impl Uplinks {
             backoff: Backoff::new(settings.reconnect),
             next: Next::Idle,
             up: Vec::new(),
+            away_until: None,
+            is_for_streams: false,
             settings,
         };
         uplinks.connect(mux, now);
@@ -185,10 +191,18 @@ impl Uplinks {
             mux.end_link(link, end, LinkLoss::Fault, now);
             return false;
         }
-        self.next = Next::Idle;
+        // When its time away is over the process asks for its place again.
+        let away_until = self.away_until.filter(|_| self.is_for_streams && version_1);
+        self.next = match away_until {
+            Some(until) => Next::Pause {
+                until,
+                whose: Whose::Anothers,
+            },
+            None => Next::Idle,
+        };
         self.up.push(Up {
             link,
-            leave_by: None,
+            leave_by: away_until.map(|_| now + mux.config.links.drain_max),
         });
         let dialect = match version_1 && self.settings.dialect != DialectChoice::Base {
             true => Dialect::V1,
@@ -233,7 +247,14 @@ impl Uplinks {
             return;
         };
         let lost = self.up.remove(at);
-        if lost.leave_by.is_none() && self.next == Next::Idle {
+        let is_away = matches!(
+            self.next,
+            Next::Pause {
+                whose: Whose::Anothers,
+                ..
+            }
+        );
+        if lost.leave_by.is_none() && self.next == Next::Idle || is_away {
             self.backoff.held(up_at, now);
             self.pause(mux, why, now);
         }
@@ -364,12 +385,13 @@ impl Uplinks {
             since: now,
         };
         self.address = (self.address + 1) % self.settings.addresses.max(1);
+        self.is_for_streams = !mux.is_leaving() && self.away_until.is_some_and(|until| until > now);
         mux.emit(Output::Connect(ConnectAttempt {
             attempt,
             address: self.address,
             instance: self.instance.clone(),
             version_1: self.settings.dialect != DialectChoice::Base,
-            draining: mux.is_leaving(),
+            draining: mux.is_leaving() || self.is_for_streams,
             patience: PATIENCE,
             knock_again: mux.has_waiting().then_some(KNOCK_AGAIN),
         }));
@@ -380,6 +402,22 @@ impl Uplinks {
             return;
         }
         let waiting = mux.has_waiting();
+        let is_away = self.away_until.is_some_and(|until| until > now);
+        if why == LinkLoss::Replaced
+            && waiting
+            && !is_away
+            && !mux.is_leaving()
+            && self.settings.dialect != DialectChoice::Base
+        {
+            // An edge that is upgraded, before it was told to leave: what it has goes on.
+            let away = self.backoff.pause(why, waiting, &mut mux.rng);
+            self.away_until = Some(now + away);
+            mux.event(Event::ConnectFailed {
+                why,
+                retry_in: Duration::ZERO,
+            });
+            return self.connect(mux, now);
+        }
         // The link of one who leaves replaces no other: it need not stay away.
         let like = match why {
             LinkLoss::Replaced if mux.is_leaving() => LinkLoss::Closed,

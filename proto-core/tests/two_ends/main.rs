@@ -179,7 +179,7 @@ impl World {
             instance: Some(attempt.instance.clone()),
             spelling: NodeName::parse("node-A").expect("a name"),
             remote: "edge".into(),
-            draining: false,
+            draining: attempt.draining,
             wall_ms: 0,
         };
         self.hub_link = Some(self.hub.link_up(up, self.now));

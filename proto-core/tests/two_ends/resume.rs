@@ -425,24 +425,77 @@ fn an_acceptor_that_has_waited_for_done_in_vain_says_it_itself() {
     assert_eq!(world.budget.used(), 0);
 }
 
-#[test]
-fn an_edge_that_leaves_takes_its_streams_back_at_once_though_another_has_its_place() {
-    let mut world = World::new(DialectChoice::V1, resuming());
-    connected_pair(&mut world);
-    // Its successor's link came, and the cloud ended its own.
-    world.hub_link = None;
+/// A successor's link comes, and the cloud ends this edge's.
+fn replaced(world: &mut World) -> LinkId {
+    let old = world.hub_link.take().expect("a link");
+    let successor = LinkUp {
+        dialect: Dialect::V1,
+        instance: None,
+        spelling: NodeName::parse("node-A").expect("a name"),
+        remote: "successor".into(),
+        draining: false,
+        wall_ms: 0,
+    };
+    let successor = world.hub.link_up(successor, world.now);
+    world.settle();
+    assert_eq!(world.hub_log.ended_links, [old]);
+    world.hub.link_lost(old, LinkLoss::Closed, world.now);
     let link = world.edge_link.take().expect("a link");
     world.edge.link_lost(link, LinkLoss::Replaced, world.now);
+    world.settle();
+    successor
+}
+
+#[test]
+fn a_replaced_edge_takes_its_streams_back_at_once_and_nothing_new() {
+    let mut world = World::new(DialectChoice::V1, resuming());
+    let (here, there) = connected_pair(&mut world);
+    let successor = replaced(&mut world);
+    assert_eq!(world.edge_log.attempts.len(), 1, "for its streams");
+    let from = world.now;
+    world.connect();
+    world.settle();
+    world
+        .at_hub
+        .input
+        .insert(here, (b"still there".to_vec(), false));
+    serve(&mut world.hub, &mut world.at_hub, here, world.now);
+    world.settle();
+    assert_eq!(world.at_edge.output[&there], b"still there");
+    world.open("127.0.0.1:22", b"");
+    let asked = std::iter::from_fn(|| world.hub.poll_transmit(successor, world.now))
+        .any(|msg| msg.r#type == "connecting");
+    assert!(asked, "the successor gets what is new");
     world.edge.network_changed(world.now);
     world.settle();
     assert!(
         world.edge_log.attempts.is_empty(),
         "two that stay would replace each other in a circle"
     );
+    // It asks for its place again after the longest pause: the other may be gone for good.
+    while world.edge_log.attempts.is_empty() {
+        world.pass(Duration::from_millis(500));
+    }
+    let pause = world.now.saturating_duration_since(from);
+    assert!(
+        pause >= Duration::from_secs(5) && pause <= Duration::from_secs(11),
+        "{pause:?}"
+    );
+    assert!(!world.edge_log.attempts[0].draining);
+}
+
+#[test]
+fn an_edge_that_leaves_need_not_stay_away() {
+    let mut world = World::new(DialectChoice::V1, resuming());
+    replaced(&mut world);
+    world.edge.network_changed(world.now);
+    world.settle();
+    assert!(world.edge_log.attempts.is_empty(), "it has nothing to keep");
     world.edge.drain(world.now);
     world.settle();
-    let attempt = world.edge_log.attempts.pop().expect("it waits no longer");
-    assert!(attempt.draining, "and says that it replaces nobody");
+    if let Some(attempt) = world.edge_log.attempts.pop() {
+        assert!(attempt.draining);
+    }
 }
 
 #[test]
