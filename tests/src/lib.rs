@@ -21,6 +21,7 @@ pub mod http;
 pub mod in_cluster;
 pub mod kubernetes;
 pub mod metrics;
+pub mod metrics_adapter;
 pub mod netns;
 pub mod nodes;
 pub mod opener;

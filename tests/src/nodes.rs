@@ -43,6 +43,8 @@ impl Nodes {
             environment: vec![
                 ("BIND", CLOUD),
                 ("DNS_PORT", "53"),
+                // Services that extend the API are asked at their endpoints: the control plane has no kube-proxy of its own.
+                ("APISERVER_FLAGS", "--enable-aggregator-routing=true"),
                 ("WITH", "controller-manager scheduler coredns"),
             ],
         };

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use tunnel_tests::World;
 use tunnel_tests::binaries::binary;
 use tunnel_tests::metrics::Metrics;
+use tunnel_tests::metrics_adapter;
 use tunnel_tests::netns::{Cut, Networks};
 use tunnel_tests::nodes::{CLOUD, EDGE, Image, Nodes};
 use tunnel_tests::openssh::{Ssh, Sshd};
@@ -128,6 +130,7 @@ fn ssh_reaches_the_edge_through_the_manifests_as_written() {
             });
         }
     });
+    the_autoscaler_reads_its_metric(&world, &nodes, &k);
     let sessions = client.enter(|| Sessions {
         busy: Busy::start(&ssh, "tunnel"),
         idle: Idle::start(&ssh, "tunnel"),
@@ -182,23 +185,80 @@ fn live_on(nodes: &Nodes, k: &dyn Fn(&str) -> String, mut sessions: Sessions) {
     k("rollout status daemonset/tunnel-edge --timeout=60s");
 }
 
-/// The replica that has the edge's link.
-fn serving(nodes: &Nodes) -> String {
+/// Each replica's Pod, and its admin listener.
+fn replicas(nodes: &Nodes) -> Vec<(String, String)> {
     let list = "jsonpath={range .items[*]}{.metadata.name}={.status.podIP}{\"\\n\"}{end}";
     let label = ["-n", "edge-system", "get", "pods", "-l", "app=tunnel-cloud"];
     let pods = nodes.kubectl(&[label.as_slice(), &["-o", list]].concat());
-    let holds = |address: &str| {
-        let admin = format!("{address}:6000");
-        let metrics = nodes.networks.cloud.enter(|| Metrics::try_read(&admin));
-        metrics.is_some_and(|metrics| metrics.sum("links", &[("kind", "edge")]) > 0.0)
-    };
-    let found = pods
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .find(|(_, address)| holds(address));
-    found.expect("a replica has the edge's link").0.to_owned()
+    let pods = pods.lines().filter_map(|line| line.split_once('='));
+    pods.map(|(name, address)| (name.to_owned(), format!("{address}:6000")))
+        .collect()
 }
 
+/// The links of edges that a replica says it has, in its network.
+fn edges(admin: &str) -> Option<f64> {
+    Some(Metrics::try_read(admin)?.sum("links", &[("kind", "edge")]))
+}
+
+/// The replica that has the edge's link.
+fn serving(nodes: &Nodes) -> String {
+    let has = |admin: &str| nodes.networks.cloud.enter(|| edges(admin)) == Some(1.0);
+    let found = replicas(nodes).into_iter().find(|(_, admin)| has(admin));
+    found.expect("a replica has the edge's link").0
+}
+
+/// The autoscaler of deploy/ finds its metric: the mean of what the replicas' pages say.
+fn the_autoscaler_reads_its_metric(world: &World, nodes: &Nodes, k: &dyn Fn(&str) -> String) {
+    let replicas = replicas(nodes);
+    assert_eq!(replicas.len(), 3);
+    let identity = world.pki.replica("adapter");
+    let read = Arc::new(move || {
+        let value = |(name, admin): &(String, String)| Some((name.clone(), edges(admin)?));
+        replicas.iter().filter_map(value).collect()
+    });
+    let adapter = nodes
+        .networks
+        .cloud
+        .enter(|| metrics_adapter::serve(CLOUD, &identity, "edge-system", "tunnel_links", read));
+    let (address, port) = (adapter.ip(), adapter.port());
+    let service = world.write(
+        "adapter.yaml",
+        &format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: adapter, namespace: edge-system}}
+spec: {{ports: [{{port: 443, targetPort: {port}}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: adapter, namespace: edge-system, labels: {{kubernetes.io/service-name: adapter}}}}
+addressType: IPv4
+endpoints: [{{addresses: [{address}]}}]
+ports: [{{port: {port}}}]
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {{name: v1beta1.custom.metrics.k8s.io}}
+spec: {{group: custom.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 100, versionPriority: 100,
+  insecureSkipTLSVerify: true, service: {{name: adapter, namespace: edge-system}}}}
+"
+        ),
+    );
+    k(&format!("apply -f {}", service.display()));
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let autoscaler = deploy.join("components/autoscaling/autoscaling.yaml");
+    k(&format!("apply -f {}", autoscaler.display()));
+    wait_until(
+        "the autoscaler has read the replicas' links",
+        secs(90),
+        || {
+            // One link, three replicas.
+            k(
+                "get hpa tunnel-cloud -o jsonpath={.status.currentMetrics[0].pods.current.averageValue}",
+            ) == "333m"
+        },
+    );
+}
 fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
     let user = User {
         name: "alice",
