@@ -14,6 +14,7 @@ macro_rules! chart {
 const TEMPLATES: &[(&str, &str)] = chart![
     "templates/_helpers.tpl",
     "templates/namespace.yaml",
+    "templates/rbac.yaml",
     "templates/secrets.yaml",
     "templates/config.yaml",
     "templates/certificates.yaml",
