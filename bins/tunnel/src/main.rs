@@ -5,6 +5,7 @@ mod args;
 mod connect;
 mod demo;
 mod install;
+mod kube;
 mod plugin;
 mod settings;
 mod ssh;
