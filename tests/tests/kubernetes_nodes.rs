@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -132,7 +131,6 @@ fn ssh_reaches_the_edge_through_the_manifests_as_written() {
         }
     });
     the_autoscaler_reads_its_metric(&world, &nodes, &k);
-    through_the_api_server(&world, &nodes, &k);
     let sessions = client.enter(|| Sessions {
         busy: Busy::start(&ssh, "tunnel"),
         idle: Idle::start(&ssh, "tunnel"),
@@ -266,59 +264,6 @@ spec: {{group: custom.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 10
         },
     );
 }
-
-/// `tunnel --kube-context`: by the API server's port-forward, and on when the Pod that serves it is deleted.
-fn through_the_api_server(world: &World, nodes: &Nodes, k: &dyn Fn(&str) -> String) {
-    let config = format!(
-        "ca = {:?}\ntoken_file = {:?}\n",
-        world.pki.ca(),
-        world.path("alice-token"),
-    );
-    let config = world.write("tunnel-by-cluster.toml", &config);
-    let tunnel = format!(
-        "{} --config {} --kube-context test --kubeconfig {}",
-        binary("tunnel").display(),
-        config.display(),
-        nodes.plane.kubeconfig().display(),
-    );
-    let connect = format!("{tunnel} connect %h %p");
-    let ssh = Ssh::by(world, "edge-a", &[("port-forward", connect)]);
-    let cloud = &nodes.networks.cloud;
-    let session = cloud.enter(|| {
-        wait_until("a login by port-forward", secs(30), || {
-            ssh.run("port-forward", "echo hello").stdout == b"hello\n"
-        });
-        Busy::start(&ssh, "port-forward")
-    });
-    // Whichever serves it: none is left of those that were there.
-    k("delete pod -l app=tunnel-cloud --force --grace-period=0");
-    k("rollout status deployment/tunnel-cloud --timeout=120s");
-    session.moves_after(Instant::now(), secs(60));
-    measured(
-        "by port-forward, all replicas are deleted",
-        &[("stall", session.stall())],
-    );
-    session.finish();
-    let mut elsewhere = Command::new(binary("tunnel"));
-    elsewhere
-        .arg("--config")
-        .arg(&config)
-        .arg("--kubeconfig")
-        .arg(nodes.plane.kubeconfig());
-    elsewhere.args([
-        "--kube-context",
-        "test",
-        "--kube-namespace",
-        "default",
-        "connect",
-        "edge-a",
-        "22",
-    ]);
-    let output = cloud.enter(|| elsewhere.stdin(Stdio::null()).output().unwrap());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("has no Pod that is ready"), "{said}");
-}
-
 fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
     let user = User {
         name: "alice",

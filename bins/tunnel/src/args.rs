@@ -19,8 +19,7 @@ As ssh's ProxyCommand, in ~/.ssh/config:
 The server and the credentials come from flags, the environment or ~/.config/tunnel/config.toml:
   server = \"grpcs://cloud.example.com:9000\"    # https://HOST:2222 is CONNECT in TLS, http:// without
   ca = \"~/.config/tunnel/ca.crt\"
-  token_file = \"~/.config/tunnel/token\"        # or user and password_file
-With --kube-context the server is the one in that cluster, and no port of it needs to be open.";
+  token_file = \"~/.config/tunnel/token\"        # or user and password_file";
 
 /// All of the command line.
 #[derive(Debug, Parser)]
@@ -41,20 +40,6 @@ pub(crate) struct ServerArgs {
     /// The cloud: grpcs://HOST:9000, or its CONNECT port: https://HOST:2222, http://HOST:2222 (plain) [env: TUNNEL_SERVER]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
-    /// The cloud in a Kubernetes cluster: context of a kubeconfig, by whose API server it is reached, port-forwarded
-    #[arg(long, global = true, value_name = "CONTEXT", conflicts_with = "server")]
-    pub(crate) kube_context: Option<String>,
-    /// With --kube-context: the kubeconfig [env: KUBECONFIG] [default: ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE", requires = "kube_context")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// With --kube-context: where tunnel-cloud is [default: edge-system]
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAMESPACE",
-        requires = "kube_context"
-    )]
-    pub(crate) kube_namespace: Option<String>,
     /// File with the authorities (PEM) that the server's certificate is checked against
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,

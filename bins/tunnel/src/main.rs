@@ -5,7 +5,6 @@ mod args;
 mod connect;
 mod demo;
 mod install;
-mod kube;
 mod plugin;
 mod settings;
 mod ssh;

@@ -14,18 +14,10 @@ use tunnel_common::secrets::read_secret;
 use tunnel_common::tls::{ALPN_H2, ALPN_HTTP1, ClientFiles};
 
 use crate::args::ServerArgs;
-use crate::kube::Cluster;
-
-/// Where tunnel-cloud is in a cluster.
-const NAMESPACE: &str = "edge-system";
-/// The name in tunnel-cloud's certificate, wherever it is reached.
-const SERVER_NAME: &str = "tunnel.cloud.io";
 
 /// The operator's settings.
 pub(crate) struct Settings {
     config: ClientConfig,
-    /// The cluster that it is reached through, instead of a server's address.
-    cluster: Option<Cluster>,
     /// What speaks for the user, by precedence.
     credential: Credential,
 }
@@ -48,8 +40,6 @@ pub(crate) enum Way {
 pub(crate) struct LinkServer {
     /// `host:port`, each a replica's or a balancer's.
     pub(crate) addresses: Vec<String>,
-    /// The cluster that leads to them, if there are no addresses.
-    pub(crate) cluster: Option<Cluster>,
     /// The name in its certificate; `None`: its host.
     pub(crate) name: Option<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
@@ -106,23 +96,11 @@ impl Settings {
         let config = ClientConfig::load(args.config.as_deref(), &flags, env)
             .map_err(|error| error.to_string())?;
         let credential = credential(args, &config, env)?;
-        let cluster = args.kube_context.as_ref().map(|context| Cluster {
-            context: context.clone(),
-            kubeconfig: args.kubeconfig.clone(),
-            namespace: args.kube_namespace.clone().unwrap_or(NAMESPACE.to_owned()),
-        });
-        Ok(Self {
-            config,
-            cluster,
-            credential,
-        })
+        Ok(Self { config, credential })
     }
 
     /// Where the server is, and how it is spoken to.
     pub(crate) fn way(&self) -> Result<Way, String> {
-        if let Some(cluster) = &self.cluster {
-            return self.by_cluster(cluster).map(Way::Link);
-        }
         let Some(server) = &self.config.server else {
             return Err("no server is set: use --server, TUNNEL_SERVER or server in ~/.config/tunnel/config.toml \
                         (grpcs://cloud.example.com:9000, say)"
@@ -148,53 +126,26 @@ impl Settings {
     }
 
     fn link_server(&self, server: &ServerAddress) -> Result<LinkServer, String> {
-        let addresses = std::iter::once(&server.address).chain(&server.others);
+        let token = match &self.credential {
+            Credential::None => None,
+            Credential::Token(token) => Some(token.clone()),
+            Credential::Password { .. } => {
+                return Err(format!(
+                    "{server}: by grpcs:// a user shows a token (token_file) or a certificate; passwords are for https://"
+                ));
+            }
+        };
         Ok(LinkServer {
-            addresses: addresses.map(ToString::to_string).collect(),
-            cluster: None,
+            addresses: std::iter::once(&server.address)
+                .chain(&server.others)
+                .map(ToString::to_string)
+                .collect(),
             name: Some(self.config.server_name.clone()).filter(|name| !name.is_empty()),
             tls: self.tls(ALPN_H2)?,
-            token: self.token(&server.to_string())?,
+            token,
             grace: self.config.grace,
             url: server.to_string(),
         })
-    }
-
-    /// The cloud of a cluster: its certificate is checked as ever, since the API server only carries what is said.
-    fn by_cluster(&self, cluster: &Cluster) -> Result<LinkServer, String> {
-        let url = format!(
-            "tunnel-cloud in {} of context {}",
-            cluster.namespace, cluster.context
-        );
-        if self.config.ca.as_os_str().is_empty() {
-            return Err(format!(
-                "{url}: it can't be told from an impostor without its CA: set ca, or --ca"
-            ));
-        }
-        let name = match self.config.server_name.as_str() {
-            "" => SERVER_NAME.to_owned(),
-            name => name.to_owned(),
-        };
-        Ok(LinkServer {
-            addresses: Vec::new(),
-            cluster: Some(cluster.clone()),
-            name: Some(name),
-            tls: self.tls(ALPN_H2)?,
-            token: self.token(&url)?,
-            grace: self.config.grace,
-            url,
-        })
-    }
-
-    /// What is shown on a link.
-    fn token(&self, server: &str) -> Result<Option<Secret>, String> {
-        match &self.credential {
-            Credential::None => Ok(None),
-            Credential::Token(token) => Ok(Some(token.clone())),
-            Credential::Password { .. } => Err(format!(
-                "{server}: by grpcs:// a user shows a token (token_file) or a certificate; passwords are for https://"
-            )),
-        }
     }
 
     fn tls(&self, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, String> {

@@ -72,9 +72,6 @@ pub(crate) fn proxy_command(own: &Path, server: &ServerArgs) -> String {
     };
     flag("--config", path(&server.config));
     flag("--server", server.server.clone());
-    flag("--kube-context", server.kube_context.clone());
-    flag("--kubeconfig", path(&server.kubeconfig));
-    flag("--kube-namespace", server.kube_namespace.clone());
     flag("--ca", path(&server.ca));
     flag("--user", server.user.clone());
     flag("--password-file", path(&server.password_file));

@@ -24,7 +24,6 @@ use super::relay::{
     Broken, EARLY_BYTES_MAX, close_stdout, read_stdin, readable, stdin_has_something, widen,
     write_stdout,
 };
-use crate::kube::Forward;
 use crate::settings::LinkServer;
 
 /// The replica waits for its node and the edge dials before there is an answer.
@@ -94,13 +93,6 @@ fn carry(server: LinkServer, node: NodeName, target: Target) -> Result<(), End> 
             told.set(true);
         };
         let name = node.to_string();
-        let mut server = server;
-        let forward = match server.cluster.take() {
-            Some(cluster) => Some(Forward::start(&cluster).await.map_err(no_link)?),
-            None => None,
-        };
-        let forwarded = forward.iter().map(|forward| forward.address.to_string());
-        server.addresses.extend(forwarded);
         let result = client::run(
             settings(server, node),
             target,
@@ -112,25 +104,13 @@ fn carry(server: LinkServer, node: NodeName, target: Target) -> Result<(), End> 
         .await;
         match told.get() {
             true => Err(End::Abandoned),
-            false => result.map_err(|ended| said(ended, forward.as_ref())),
+            false => result.map_err(End::Stream),
         }
     });
     if !matches!(result, Err(End::Abandoned)) {
         let _ = down.join(); // What has come is still to be written.
     }
     result
-}
-
-fn no_link(text: String) -> End {
-    End::Stream(Ended::NoLink(text))
-}
-
-/// What the way through a cluster says of its end tells more than that there is none.
-fn said(ended: Ended, forward: Option<&Forward>) -> End {
-    match (ended, forward.map(Forward::failure)) {
-        (Ended::NoLink(_), Some(why)) if !why.is_empty() => no_link(why),
-        (ended, _) => End::Stream(ended),
-    }
 }
 
 fn settings(server: LinkServer, node: NodeName) -> client::Settings {
