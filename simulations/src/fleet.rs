@@ -152,12 +152,13 @@ impl World {
         let wire = self.net.wires.len();
         let now = self.net.clock(proc);
         let remote = String::from("203.0.113.1:9000");
+        let drains = connect.version_1 && connect.draining;
         let (carries, item, link) = match &mut self.hosts[id] {
             Slot::Edge(host) => {
                 let item = Item::Request {
                     version_1: connect.version_1,
                     instance: connect.version_1.then_some(connect.instance),
-                    draining: connect.version_1 && connect.draining,
+                    draining: drains,
                 };
                 let link = host.machine.link_started(attempt, remote, now);
                 (Carries::Edge, item, link)
@@ -174,6 +175,7 @@ impl World {
         };
         let Some(link) = link else { return };
         let mut made = Wire::new(carries, node, to, shape);
+        made.draining = drains;
         made.base = carries == Carries::Edge && self.plan_of(node).dialect == DialectChoice::Base;
         self.net.add_wire(made);
         with_host!(&mut self.hosts[id], host => host.add_link(&mut self.net, link, wire, UP));

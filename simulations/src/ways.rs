@@ -59,7 +59,9 @@ impl World {
                 };
                 if self.is_way(wire) {
                     let leaves = match &self.hosts[edge] {
-                        Slot::Edge(host) => host.leaves_at.is_some(),
+                        Slot::Edge(host) => {
+                            host.leaves_at.is_some() || self.net.wires[wire].draining
+                        }
                         _ => false,
                     };
                     let before = self.net.nodes[node].ways.iter();

@@ -92,6 +92,8 @@ pub(crate) struct Wire {
     /// Between replicas: the answer to the request is awaited.
     pub(crate) attempt: Option<AttemptId>,
     pub(crate) base: bool,
+    /// Its edge takes nothing new by it.
+    pub(crate) draining: bool,
     /// When its replica took it.
     pub(crate) up_at: Option<Nanos>,
     shape: Shape,
@@ -108,6 +110,7 @@ impl Wire {
             from: None,
             to,
             attempt: None,
+            draining: false,
             base: false,
             up_at: None,
             shape,
