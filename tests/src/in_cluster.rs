@@ -22,10 +22,10 @@ pub const NAMESPACE: &str = "edge-system";
 pub struct InCluster {
     /// The running ones, from 0.
     pub replicas: Vec<Option<Cloud>>,
-    /// Keys, tokens, configuration, logs.
-    pub world: World,
     /// The control plane.
     pub plane: ControlPlane,
+    /// Keys, tokens, configuration, logs; the control plane's files too, so it goes last.
+    pub world: World,
     settings: Vec<Settings>,
 }
 

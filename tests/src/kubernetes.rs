@@ -147,6 +147,11 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
+        let is_there = self.state.join("pids").exists();
+        assert!(
+            is_there || std::thread::panicking(),
+            "the control plane's files went before it: nothing can end it any more"
+        );
         let _ = self.script("down").arg(&self.state).status();
         if std::thread::panicking() {
             for part in ["apiserver", "controller-manager", "coredns"] {
