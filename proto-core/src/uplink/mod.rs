@@ -247,14 +247,7 @@ impl Uplinks {
             return;
         };
         let lost = self.up.remove(at);
-        let is_away = matches!(
-            self.next,
-            Next::Pause {
-                whose: Whose::Anothers,
-                ..
-            }
-        );
-        if lost.leave_by.is_none() && self.next == Next::Idle || is_away {
+        if lost.leave_by.is_none() && self.next == Next::Idle || self.gives_way() {
             self.backoff.held(up_at, now);
             self.pause(mux, why, now);
         }
@@ -300,11 +293,7 @@ impl Uplinks {
 
     /// This process leaves: a link of it replaces no other from now on, so what it has is not kept waiting for its turn.
     pub(crate) fn leaving(&mut self, mux: &mut Mux, now: Instant) {
-        if let Next::Pause {
-            whose: Whose::Anothers,
-            ..
-        } = self.next
-        {
+        if self.gives_way() {
             self.connect(mux, now);
         }
     }
@@ -377,6 +366,20 @@ impl Uplinks {
         newest.leave_by.is_none().then_some(newest.link)
     }
 
+    /// The next try waits because another process has this one's place.
+    fn gives_way(&self) -> bool {
+        let whose = match self.next {
+            Next::Pause { whose, .. } => Some(whose),
+            Next::Idle | Next::Connecting { .. } | Next::Started { .. } | Next::Down => None,
+        };
+        whose == Some(Whose::Anothers)
+    }
+
+    /// Another process has this one's place still: only a link that takes nothing new may be made.
+    fn is_away(&self, now: Instant) -> bool {
+        self.away_until.is_some_and(|until| until > now)
+    }
+
     fn connect(&mut self, mux: &mut Mux, now: Instant) {
         self.instance = self.instance.next();
         let attempt = AttemptId(mux.fresh_id());
@@ -385,7 +388,7 @@ impl Uplinks {
             since: now,
         };
         self.address = (self.address + 1) % self.settings.addresses.max(1);
-        self.is_for_streams = !mux.is_leaving() && self.away_until.is_some_and(|until| until > now);
+        self.is_for_streams = !mux.is_leaving() && self.is_away(now);
         mux.emit(Output::Connect(ConnectAttempt {
             attempt,
             address: self.address,
@@ -402,10 +405,9 @@ impl Uplinks {
             return;
         }
         let waiting = mux.has_waiting();
-        let is_away = self.away_until.is_some_and(|until| until > now);
         if why == LinkLoss::Replaced
             && waiting
-            && !is_away
+            && !self.is_away(now)
             && !mux.is_leaving()
             && self.settings.dialect != DialectChoice::Base
         {
