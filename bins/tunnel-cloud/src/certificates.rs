@@ -2,7 +2,7 @@
 //!
 //! It runs when everything is installed, and every week from then on. What is there and isn't its own it leaves alone.
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -197,12 +197,18 @@ const SECONDS_A_DAY: i64 = 86_400;
 
 /// From yesterday on, as not all clocks are right.
 fn lasts(params: &mut CertificateParams, days: i64) {
-    let date = |days| {
-        let (year, month, day) = civil(days);
-        rcgen::date_time_ymd(year, month, day)
+    lasts_between(params, days_from_now(-1), days_from_now(days));
+}
+
+/// From the beginning of a day to that of another, in days since 1970.
+fn lasts_between(params: &mut CertificateParams, first: i64, last: i64) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let begin_of = |day: i64| {
+        let away = Duration::from_secs(day.unsigned_abs() * SECONDS_A_DAY.unsigned_abs());
+        if day < 0 { epoch - away } else { epoch + away }
     };
-    params.not_before = date(days_from_now(-1));
-    params.not_after = date(days_from_now(days));
+    params.not_before = begin_of(first);
+    params.not_after = begin_of(last);
 }
 
 /// Days since 1970.
@@ -212,35 +218,13 @@ fn days_from_now(days: i64) -> i64 {
     seconds / SECONDS_A_DAY + days
 }
 
-/// The date of a day since 1970, by counting years from March on in cycles of 400.
-fn civil(days: i64) -> (i32, u8, u8) {
-    let days = days + 719_468;
-    let (cycle, of_cycle) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_cycle - of_cycle / 1_460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
-    let of_year = of_cycle - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year + cycle * 400 + i64::from(month <= 2);
-    let small = |number: i64| u8::try_from(number).unwrap_or(1);
-    (
-        i32::try_from(year).unwrap_or(1970),
-        small(month),
-        small(day),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn days_are_dates() {
-        for (days, date) in [
+        for (days, (year, month, day)) in [
             (0, (1970, 1, 1)),
             (-1, (1969, 12, 31)),
             (59, (1970, 3, 1)),
@@ -248,7 +232,10 @@ mod tests {
             (20_782, (2026, 11, 25)),
             (47_541, (2100, 3, 1)),
         ] {
-            assert_eq!(civil(days), date, "{days}");
+            let date = rcgen::date_time_ymd(year, month, day);
+            let mut params = CertificateParams::default();
+            lasts_between(&mut params, days, days);
+            assert_eq!([params.not_before, params.not_after], [date; 2], "{days}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! Answers that hold for a while, found by a digest of what was asked.
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
+
+use super::lock;
 
 /// A digest: no question stays in memory, as it may be a token.
 pub(super) type Key = [u8; 32];
@@ -22,14 +24,14 @@ impl<V: Clone> Cache<V> {
 
     /// The answer, if it still holds.
     pub(super) fn get(&self, key: &Key, now: Instant) -> Option<V> {
-        let answers = self.lock();
+        let answers = lock(&self.answers);
         let (answer, until) = answers.get(key)?;
         (now < *until).then(|| answer.clone())
     }
 
     /// Remembers an answer. Where there is no room, the one that would be over first is forgotten.
     pub(super) fn put(&self, key: Key, answer: V, until: Instant, now: Instant) {
-        let mut answers = self.lock();
+        let mut answers = lock(&self.answers);
         if until <= now {
             answers.remove(&key);
             return;
@@ -44,10 +46,6 @@ impl<V: Clone> Cache<V> {
             }
         }
         answers.insert(key, (answer, until));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, (V, Instant)>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
