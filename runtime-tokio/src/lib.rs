@@ -18,6 +18,8 @@ pub mod net;
 mod record;
 #[cfg(feature = "cloud")]
 pub mod registry;
+#[cfg(test)]
+mod test_tls;
 pub mod uplink;
 
 /// What a machine's generator starts from. Topics and keys are secrets, so it comes from the system.

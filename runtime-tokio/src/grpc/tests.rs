@@ -1,16 +1,16 @@
 //! Both sides of a link over real sockets and TLS.
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use super::server::{self, Incoming};
 use super::{Introduction, Link, Loss, PingPace, Received, client, code};
+use crate::test_tls;
 
 const MESSAGE_BYTES_MAX: usize = 262_144;
 const PACE: PingPace = PingPace {
@@ -126,7 +126,8 @@ async fn receive(link: &mut Link) -> Result<Received, Loss> {
 
 /// A link that was asked for.
 async fn meet(version1: bool) -> (Link, Incoming) {
-    let (acceptor, connector) = tls();
+    let (acceptor, config) = test_tls::pair("cloud");
+    let connector = TlsConnector::from(config);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let introduction = Introduction {
@@ -160,28 +161,4 @@ async fn meet(version1: bool) -> (Link, Incoming) {
             .expect("a request")
     };
     tokio::join!(asking, asked)
-}
-
-fn tls() -> (TlsAcceptor, TlsConnector) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let made = rcgen::generate_simple_self_signed(["cloud".to_owned()]).expect("a certificate");
-    let chain = vec![made.cert.der().clone()];
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(chain[0].clone()).expect("a root");
-    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("a configuration");
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (
-        TlsAcceptor::from(Arc::new(server)),
-        TlsConnector::from(Arc::new(client)),
-    )
 }

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::params::WatchParams;
 use proto_core::auth::Secret;
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::test_tls;
 
 #[test]
 fn only_urls_of_https_without_a_path_are_servers() {
-    let (_, tls) = tls();
+    let (_, tls) = test_tls::pair("127.0.0.1");
     for (server, is_good) in [
         ("https://10.96.0.1:443", true),
         ("https://[fd00::1]:6443/", true),
@@ -92,7 +91,7 @@ fn a_refusal_says_what_was_asked_of_whom_and_what_is_missing() {
 fn a_strangers_certificate_is_refused_with_its_reason() {
     run(async {
         let server = Server::start(vec![answer("200 OK", "{}")]).await;
-        let (_, other) = tls();
+        let (_, other) = test_tls::pair("127.0.0.1");
         server.tls.send_replace(other);
         let maps = server.client.everywhere::<ConfigMap>();
         let text = maps.get("one").await.expect_err("a stranger").to_string();
@@ -148,7 +147,7 @@ struct Server {
 
 impl Server {
     async fn start(answers: Vec<String>) -> Server {
-        let (acceptor, config) = tls();
+        let (acceptor, config) = test_tls::pair("127.0.0.1");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (say, asked) = mpsc::unbounded_channel();
@@ -194,25 +193,4 @@ fn run(test: impl Future<Output = ()>) {
         .build()
         .expect("a runtime")
         .block_on(test);
-}
-
-fn tls() -> (TlsAcceptor, Arc<rustls::ClientConfig>) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let chain = vec![made.cert.der().clone()];
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(chain[0].clone()).expect("a root");
-    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("a configuration");
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (TlsAcceptor::from(Arc::new(server)), Arc::new(client))
 }
