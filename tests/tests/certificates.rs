@@ -47,14 +47,7 @@ fn the_job_makes_an_authority_and_the_replicas_certificate() {
         path(&ca),
         path(&cert),
     ]);
-    let names = openssl(&[
-        "x509",
-        "-in",
-        path(&cert),
-        "-noout",
-        "-ext",
-        "subjectAltName",
-    ]);
+    let names = names_in(&cert);
     for name in [
         "DNS:tunnel.cloud.io",
         "DNS:tunnel-cloud.edge-system.svc",
@@ -99,14 +92,7 @@ fn the_job_makes_an_authority_and_the_replicas_certificate() {
     );
     let cert = cluster.file("tls.crt");
     openssl(&["verify", "-CAfile", path(&ca), path(&cert)]);
-    let names = openssl(&[
-        "x509",
-        "-in",
-        path(&cert),
-        "-noout",
-        "-ext",
-        "subjectAltName",
-    ]);
+    let names = names_in(&cert);
     assert!(names.contains("DNS:tunnel.example.com"), "{names}");
 
     // An authority that was given to edges wrongly is put right.
@@ -280,6 +266,20 @@ fn path(path: &Path) -> &str {
 fn done(output: &Output) -> String {
     success("tunnel-cloud", output);
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The names in a certificate, as openssl writes them.
+#[track_caller]
+fn names_in(cert: &Path) -> String {
+    let line = [
+        "x509",
+        "-in",
+        path(cert),
+        "-noout",
+        "-ext",
+        "subjectAltName",
+    ];
+    openssl(&line)
 }
 
 #[track_caller]
