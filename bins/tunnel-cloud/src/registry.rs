@@ -5,7 +5,8 @@ use std::sync::Arc;
 use runtime_tokio::kubernetes::Client;
 use runtime_tokio::metrics::Metrics;
 use runtime_tokio::registry::{
-    Dns, DnsServer, EndpointSlices, EndpointSlicesSettings, Hosts, HostsSettings, Memory, Registry,
+    ConfigMapSettings, Dns, DnsServer, EndpointSlicesSettings, Hosts, HostsSettings, Memory,
+    Registry,
 };
 use tokio::runtime::Handle;
 use tunnel_common::config::{CloudConfig, ConfigError, RegistryKind};
@@ -33,6 +34,18 @@ impl Kind<'_> {
             return Ok(Arc::new(Memory));
         };
         match (registry.kind, self.kubernetes) {
+            (RegistryKind::Hosts, Some(client)) if registry.is_in_kubernetes() => {
+                let settings = ConfigMapSettings {
+                    client: client.clone(),
+                    namespace: registry.namespace.clone(),
+                    name: registry.configmap.clone(),
+                    pod: self.name.to_owned(),
+                    address,
+                    dns: self.dns(registry.dns_server().ok().flatten())?,
+                    metrics: self.metrics.clone(),
+                };
+                Ok(settings.start(self.runtime))
+            }
             (RegistryKind::Hosts, _) => self.hosts(address),
             (RegistryKind::EndpointSlice, Some(client)) => {
                 let settings = EndpointSlicesSettings {
@@ -45,7 +58,7 @@ impl Kind<'_> {
                     dns_zone: registry.dns_zone.clone(),
                     metrics: self.metrics.clone(),
                 };
-                Ok(Arc::new(EndpointSlices::start(settings, self.runtime)))
+                Ok(settings.start(self.runtime))
             }
             (RegistryKind::EndpointSlice, None) | (RegistryKind::Memory, _) => Ok(Arc::new(Memory)),
         }

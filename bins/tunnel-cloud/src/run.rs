@@ -75,16 +75,20 @@ pub(crate) fn run(
         &config,
         &files,
         name,
-        registry,
+        registry.clone(),
         kubernetes.as_ref(),
         metrics,
     );
-    let served = runtime.block_on(serve(settings, &notify));
+    let served = runtime.block_on(serve(settings, &*registry, &notify));
     drop(kubernetes);
     served
 }
 
-async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
+async fn serve(
+    settings: Settings,
+    registry: &dyn Registry,
+    notify: &Notify,
+) -> Result<Exit, Error> {
     let mut ends = Ends::catch()?;
     let running = cloud::start(settings).await?;
     notify.ready(&status(&running));
@@ -104,8 +108,12 @@ async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
         }
     }
     tracing::info!("tunnel-cloud is stopping");
+    let end = async {
+        running.shut_down(PATIENCE).await;
+        registry.leave().await;
+    };
     tokio::select! {
-        () = running.shut_down(PATIENCE) => Ok(Exit::Done),
+        () = end => Ok(Exit::Done),
         number = ends.next() => Ok(Exit::Signal(number)),
     }
 }

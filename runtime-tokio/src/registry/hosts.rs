@@ -4,7 +4,7 @@
 //! takes the old one's place. One thread does that: nothing waits for a file system.
 mod file;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use proto_core::name::NodeName;
 use proto_core::replica::Held;
 
+use super::lines::{self, Table};
 use super::{Answer, Dns, Found, NotFound, Registry};
 use crate::metrics::Metrics;
 use file::{HostsFile, Stamp};
@@ -50,9 +51,6 @@ pub struct Hosts {
     /// Ends when the writer has.
     over: Mutex<Receiver<()>>,
 }
-
-/// Who holds what, by names in lower case.
-type Table = HashMap<String, Vec<IpAddr>>;
 
 /// A node, by its name in lower case and as it is spelled, has come or gone.
 struct Change {
@@ -193,7 +191,7 @@ impl Writer {
     fn write(&mut self) -> io::Result<()> {
         let (text, stamp) = self.file.replace_own(&self.nodes)?;
         self.seen = stamp;
-        *lock(&self.table) = file::table(&text);
+        *lock(&self.table) = lines::table(&text);
         Ok(())
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! A registry knows replicas by their addresses. For how long its answers are believed, and which of them, is decided in
 //! `proto_core::registry`. Kinds that live in a file read and write it themselves, because the file is what they are.
+#[cfg(feature = "kubernetes")]
+mod configmap;
 mod dns;
 mod hosts;
+#[cfg(feature = "kubernetes")]
+mod kept;
+mod lines;
 #[cfg(feature = "kubernetes")]
 mod slices;
 
@@ -14,13 +19,18 @@ use std::pin::Pin;
 use proto_core::name::NodeName;
 use proto_core::replica::Held;
 
+#[cfg(feature = "kubernetes")]
+pub use configmap::ConfigMapSettings;
 pub use dns::{Dns, DnsServer};
 pub use hosts::{Hosts, HostsSettings};
 #[cfg(feature = "kubernetes")]
-pub use slices::{EndpointSlices, EndpointSlicesSettings};
+pub use slices::EndpointSlicesSettings;
 
 /// A look-up.
 pub type Found = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// The end of a registry.
+pub type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a look-up came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +70,10 @@ pub trait Registry: Send + Sync + 'static {
     fn find(&self, node: &NodeName) -> Found;
     /// The replica at this address, its answer, does not hold the node.
     fn wrong(&self, _: &NodeName, _: IpAddr) {}
+    /// This replica ends in good order: what doesn't end with it is taken out, if that can be done within seconds.
+    fn leave(&self) -> Leaving {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One replica, or replicas that rely on what they tell each other: nothing to set up, nobody to ask.

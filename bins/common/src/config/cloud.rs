@@ -236,9 +236,9 @@ pub struct Registry {
     pub kind: RegistryKind,
     /// This replica's own address.
     pub address: String,
-    /// `hosts`: the file.
+    /// `hosts`: the file; empty: the ConfigMap.
     pub hosts_file: PathBuf,
-    /// `hosts`: the ConfigMap.
+    /// `hosts` without a file: the ConfigMap.
     pub configmap: String,
     /// `endpointslice`: the headless Service.
     pub service: String,

@@ -26,45 +26,48 @@ impl CloudConfig {
         if let Err(text) = registry.dns_server() {
             found.push(places.mistake("registry.dns_server", text));
         }
-        if registry.kind == RegistryKind::EndpointSlice {
-            for (key, is_set, what) in [
-                (
-                    "registry.namespace",
-                    !registry.namespace.is_empty(),
-                    "the namespace of the Service; Pods have it from POD_NAMESPACE",
-                ),
-                (
+        self.check_registry(places, found);
+    }
+
+    fn check_registry(&self, places: &Places, found: &mut Vec<Mistake>) {
+        let registry = &self.registry;
+        let (kind, named) = match registry.kind {
+            RegistryKind::Memory => return,
+            RegistryKind::EndpointSlice => (
+                "endpointslice",
+                Some((
                     "registry.service",
-                    !registry.service.is_empty(),
+                    &registry.service,
                     "the headless Service's name",
-                ),
-                (
-                    "registry.address",
-                    registry.address.parse::<IpAddr>().is_ok(),
-                    "this replica's own IP address, as the others reach it; Pods have it from POD_IP",
-                ),
-            ] {
-                if !is_set {
-                    found.push(places.mistake(
-                        key,
-                        format_args!("registry.kind = \"endpointslice\" needs it: expected {what}"),
-                    ));
-                }
-            }
+                )),
+            ),
+            RegistryKind::Hosts if registry.is_in_kubernetes() => (
+                "hosts",
+                Some((
+                    "registry.configmap",
+                    &registry.configmap,
+                    "the ConfigMap's name, if there is no registry.hosts_file",
+                )),
+            ),
+            RegistryKind::Hosts => ("hosts", None),
+        };
+        let namespace = (
+            "registry.namespace",
+            &registry.namespace,
+            "the namespace that it is in; Pods have it from POD_NAMESPACE",
+        );
+        let namespace = registry.is_in_kubernetes().then_some(namespace);
+        let empty = named.into_iter().chain(namespace);
+        let empty = empty.filter(|(_, value, _)| value.is_empty());
+        let mut missing: Vec<(&str, &str)> = empty.map(|(key, _, what)| (key, what)).collect();
+        if registry.address.parse::<IpAddr>().is_err() {
+            let what =
+                "this replica's own IP address, as the others reach it; Pods have it from POD_IP";
+            missing.push(("registry.address", what));
         }
-        if registry.kind == RegistryKind::Hosts {
-            if registry.hosts_file.as_os_str().is_empty() {
-                found.push(places.mistake(
-                    "registry.hosts_file",
-                    "registry.kind = \"hosts\" needs it: expected the path of the file that CoreDNS' hosts plugin serves",
-                ));
-            }
-            if registry.address.parse::<IpAddr>().is_err() {
-                found.push(places.mistake(
-                    "registry.address",
-                    "registry.kind = \"hosts\" needs this replica's own IP address, as the others reach it",
-                ));
-            }
+        for (key, what) in missing {
+            let text = format_args!("registry.kind = \"{kind}\" needs it: expected {what}");
+            found.push(places.mistake(key, text));
         }
     }
 }
@@ -89,6 +92,15 @@ impl Peers {
 }
 
 impl Registry {
+    /// The API server keeps it: also `hosts`, if no file is named.
+    pub fn is_in_kubernetes(&self) -> bool {
+        match self.kind {
+            RegistryKind::Memory => false,
+            RegistryKind::EndpointSlice => true,
+            RegistryKind::Hosts => self.hosts_file.as_os_str().is_empty(),
+        }
+    }
+
     /// Who answers look-ups, if that is settled here: port 53 if none is given.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cloud::{CloudConfig, RegistryKind};
+use super::cloud::CloudConfig;
 use super::values::duration;
 use super::{Mistake, Places};
 
@@ -95,7 +95,7 @@ impl CloudConfig {
     pub fn asks_kubernetes(&self) -> bool {
         self.kubernetes.token_review
             || self.kubernetes.subject_access_review
-            || self.registry.kind == RegistryKind::EndpointSlice
+            || self.registry.is_in_kubernetes()
     }
 
     pub(super) fn check_kubernetes(&self, places: &Places, found: &mut Vec<Mistake>) {
@@ -108,7 +108,7 @@ impl CloudConfig {
         if !rest.is_some_and(|rest| !rest.is_empty() && !rest.trim_end_matches('/').contains('/')) {
             found.push(places.mistake(
                 "kubernetes.server",
-                "registry.kind, token_review or subject_access_review needs the API server: expected its URL, https://HOST:PORT; Pods know it from KUBERNETES_SERVICE_HOST",
+                "registry.kind (\"hosts\" without hosts_file, too), token_review or subject_access_review needs the API server: expected its URL, https://HOST:PORT; Pods know it from KUBERNETES_SERVICE_HOST",
             ));
             return;
         }

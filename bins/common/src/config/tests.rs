@@ -205,6 +205,34 @@ fn variables_come_from_the_environment() {
 }
 
 #[test]
+fn hosts_without_a_file_is_a_configmap() {
+    let file = "registry = { kind = \"hosts\", hosts_file = \"/x\", address = \"10.0.0.7\" }";
+    let config = cloud(file, &Overrides::default(), &|_| None);
+    assert!(!config.registry.is_in_kubernetes() && !config.asks_kubernetes());
+    let pod = |name: &str| match name {
+        "POD_IP" => Some("10.0.0.7".to_owned()),
+        "POD_NAMESPACE" => Some("edge-system".to_owned()),
+        "KUBERNETES_SERVICE_HOST" => Some("10.96.0.1".to_owned()),
+        _ => None,
+    };
+    let config = cloud("registry.kind = \"hosts\"", &Overrides::default(), &pod);
+    assert!(config.registry.is_in_kubernetes() && config.asks_kubernetes());
+    let found = cloud_mistakes("registry = { kind = \"hosts\", configmap = \"\" }");
+    for key in [
+        "registry.configmap",
+        "registry.namespace",
+        "registry.address",
+        "kubernetes.server",
+    ] {
+        let place = format!("{key}: registry.kind");
+        assert!(
+            found.iter().any(|line| line.contains(&place)),
+            "{key} in {found:#?}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_was_named_must_be_there() {
     let error = CloudConfig::load(
         Some(Path::new("/nowhere/c.toml")),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Table;
+use crate::registry::lines::replaced;
 
 /// What tells one state of the file from another without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,7 @@ impl HostsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        let new = replaced(&old, self.own, nodes);
+        let new = replaced(&old, self.own, nodes.iter().map(String::as_str));
         if new != old || !self.path.exists() {
             self.put(&new)?;
         }
@@ -91,67 +91,5 @@ impl HostsFile {
             let _ = fs::remove_file(&temporary);
         }
         put
-    }
-}
-
-fn replaced(old: &str, own: IpAddr, nodes: &BTreeSet<String>) -> String {
-    let mut text = String::with_capacity(old.len());
-    for line in old.lines().filter(|line| address(line) != Some(own)) {
-        text.push_str(line);
-        text.push('\n');
-    }
-    for node in nodes {
-        text.push_str(&format!("{own} {node}\n"));
-    }
-    text
-}
-
-/// Who holds what, as the file says. What isn't a line of it is skipped.
-pub(super) fn table(text: &str) -> Table {
-    let mut table = Table::new();
-    for line in text.lines() {
-        let Some(address) = address(line) else {
-            continue;
-        };
-        let words = line.split('#').next().unwrap_or_default();
-        for name in words.split_whitespace().skip(1) {
-            let held = table.entry(name.to_ascii_lowercase()).or_default();
-            if !held.contains(&address) {
-                held.push(address);
-            }
-        }
-    }
-    table
-}
-
-fn address(line: &str) -> Option<IpAddr> {
-    line.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_own_lines_are_replaced() {
-        let old = "# a comment\n10.0.0.1 a b # two\n10.0.0.2 c\n\nnonsense\n 10.0.0.1\td";
-        let own: IpAddr = "10.0.0.1".parse().expect("an address");
-        let nodes = ["x".to_owned(), "y".to_owned()].into();
-        assert_eq!(
-            replaced(old, own, &nodes),
-            "# a comment\n10.0.0.2 c\n\nnonsense\n10.0.0.1 x\n10.0.0.1 y\n"
-        );
-        let again = replaced(&replaced(old, own, &nodes), own, &nodes);
-        assert_eq!(again, replaced(old, own, &nodes));
-    }
-
-    #[test]
-    fn the_table_is_read_as_coredns_reads_it() {
-        let table = table("# c\n10.0.0.1 a B # d\n10.0.0.2 a\nbroken a\n\n::1 e\n");
-        let of = |name: &str| table.get(name).map(|held| held.len());
-        assert_eq!(
-            (of("a"), of("b"), of("d"), of("e")),
-            (Some(2), Some(1), None, Some(1))
-        );
     }
 }

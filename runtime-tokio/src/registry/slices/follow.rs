@@ -1,104 +1,26 @@
 //! Reading everybody's slices, and hearing of their changes.
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use kube::core::params::{ListParams, WatchParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::params::ListParams;
 use proto_core::Instant;
-use proto_core::registry::FollowLoss;
 
-use super::object::{Owner, Seen, is_later, selector};
+use super::object::{Seen, selector};
 use super::table::Changed;
-use super::{Shared, State};
-use crate::kubernetes::{Change, Error, Why};
+use super::{EndpointSlices, State};
+use crate::kubernetes::{Change, Error};
+use crate::registry::kept::{Owner, is_later};
 
-/// A watch that the server ends sooner was none.
-const WATCH_MIN: Duration = Duration::from_secs(1);
-
-/// Follows for ever, as far as it is let.
-pub(super) async fn run(shared: Arc<Shared>) {
-    let mut told = None;
-    loop {
-        let (begin, deadline) = {
-            let state = &mut *shared.state();
-            let begin = state.sources.poll_follow(shared.clock.now());
-            (begin, state.sources.deadline())
-        };
-        if !begin {
-            shared.sleep_until(deadline).await;
-            continue;
-        }
-        let (loss, why) = shared.follow().await;
-        shared.looked.send_replace(true);
-        let is_new = told.replace(loss) != Some(loss);
-        if is_new && loss == FollowLoss::Forbidden {
-            tracing::warn!(
-                why,
-                "the other replicas' nodes can't be followed: DNS is asked instead"
-            );
-        } else {
-            tracing::debug!(why, "the other replicas' nodes are not followed");
-        }
-        let now = shared.clock.now();
-        shared.state().sources.handle_lost(loss, now);
-    }
-}
-
-fn loss(error: &Error) -> (FollowLoss, String) {
-    let loss = match error.why() {
-        Why::Refused(_) if error.is_forbidden() => FollowLoss::Forbidden,
-        Why::Unreachable(_) | Why::Silent(_) => FollowLoss::Unreachable,
-        Why::Refused(_) | Why::Unintelligible(_) => FollowLoss::Broken,
-    };
-    (loss, error.to_string())
-}
-
-impl Shared {
-    /// Reads all there is, then hears what changes, until that fails.
-    async fn follow(&self) -> (FollowLoss, String) {
-        if let Err(error) = self.uid().await {
-            tracing::debug!(%error, "this replica's Pod is not known");
-        }
-        if let Err(error) = self.look().await {
-            return loss(&error);
-        }
-        self.looked.send_replace(true);
-        let params = WatchParams::default().labels(&selector(&self.service));
-        loop {
-            let version = self.state().table.version().to_owned();
-            let mut watching = match self.slices.watch(&params, &version).await {
-                Ok(watching) => watching,
-                Err(error) => return loss(&error),
-            };
-            let begun = self.clock.now();
-            if !self.state().sources.is_followed() {
-                self.state().sources.handle_followed(begun);
-                tracing::debug!("the replicas' nodes are followed");
-            }
-            loop {
-                match watching.next().await {
-                    Some(Ok(change)) => self.change(change),
-                    Some(Err(error)) => return loss(&error),
-                    None => break,
-                }
-            }
-            // The server ends it every few minutes; at once, it means something else.
-            let lasted = self.clock.now().saturating_duration_since(begun);
-            if lasted < WATCH_MIN {
-                return (FollowLoss::Broken, "a watch ended at once".to_owned());
-            }
-        }
-    }
-
+impl EndpointSlices {
     /// Reads all there is.
     pub(super) async fn look(&self) -> Result<(), Error> {
         let params = ListParams::default().labels(&selector(&self.service));
         let list = self.slices.list(&params).await?;
         let version = list.metadata.resource_version.unwrap_or_default();
         let all: Vec<Seen> = list.items.into_iter().map(Seen::of).collect();
-        let now = self.clock.now();
-        let owner = self.owner();
-        let is_first = !*self.looked.borrow();
+        let now = self.common.now();
+        let owner = self.common.owner();
+        let is_first = !*self.common.looked.borrow();
         let state = &mut *self.state();
         let Some(changed) = state.table.replace(&all, &version) else {
             return Ok(());
@@ -118,13 +40,13 @@ impl Shared {
             }
         }
         state.settle(self.address, &owner, now);
-        self.to_write.notify_one();
-        self.to_ask.notify_one();
+        self.common.to_write.notify_one();
+        self.common.to_ask.notify_one();
         Ok(())
     }
 
-    fn change(&self, change: Change<k8s_openapi::api::discovery::v1::EndpointSlice>) {
-        let (now, owner) = (self.clock.now(), self.owner());
+    pub(super) fn change(&self, change: Change<EndpointSlice>) {
+        let (now, owner) = (self.common.now(), self.common.owner());
         let state = &mut *self.state();
         let (seen, is_there) = match change {
             Change::Applied(slice) => (Seen::of(slice), true),
@@ -140,20 +62,21 @@ impl Shared {
             let version = seen.version.clone();
             state.see(number, version, is_there.then_some(seen));
             state.settle(self.address, &owner, now);
-            self.to_write.notify_one();
+            self.common.to_write.notify_one();
         }
-        self.to_ask.notify_one();
+        self.common.to_ask.notify_one();
     }
 }
 
 impl State {
     /// Owners of others' slices have come and gone.
     fn owners(&mut self, changed: Changed, own: &Owner, is_old: bool, now: Instant) {
+        let owners = &mut self.core.owners;
         for owner in changed.went {
-            self.owners.handle_gone(&owner);
+            owners.handle_gone(&owner);
         }
         for owner in changed.came.iter().filter(|owner| *owner != own) {
-            self.owners.handle_seen(owner, is_old, now);
+            owners.handle_seen(owner, is_old, now);
         }
     }
 
@@ -164,9 +87,10 @@ impl State {
 
     /// Tells the core of this replica's slices what is no echo of its own writes: so not while one is under way.
     pub(super) fn settle(&mut self, address: IpAddr, owner: &Owner, now: Instant) {
-        if self.is_writing {
+        if self.core.is_writing {
             return;
         }
+        let slices = &mut self.core.slices;
         for (number, (version, seen)) in std::mem::take(&mut self.seen) {
             let known = self.versions.get(&number);
             if known.is_some_and(|known| !is_later(&version, known)) {
@@ -177,11 +101,11 @@ impl State {
                     self.versions.insert(number, version);
                     let is_exact = seen.is_exact(address, owner);
                     let nodes = seen.nodes.into_iter().collect();
-                    self.slices.handle_seen(number, nodes, is_exact, now);
+                    slices.handle_seen(number, nodes, is_exact, now);
                 }
                 None => {
                     self.versions.remove(&number);
-                    self.slices.handle_missing(number, now);
+                    slices.handle_missing(number, now);
                 }
             }
         }

@@ -8,19 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use proto_core::name::NodeName;
 use proto_core::registry::Label;
 
+use crate::registry::kept::Owner;
+
 /// Which slices are ours, all replicas'.
 const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "tunnel-cloud");
 /// The label that ties a slice to its Service.
 const SERVICE: &str = "kubernetes.io/service-name";
 /// Nobody needs to balance anything.
 const HEADLESS: &str = "service.kubernetes.io/headless";
-
-/// Whose a slice is: a Pod, by its name and its id.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(super) struct Owner {
-    pub(super) pod: String,
-    pub(super) uid: String,
-}
 
 /// A slice as it was seen.
 #[derive(Clone, Debug)]
@@ -149,14 +144,6 @@ impl Seen {
     }
 }
 
-/// Whether this version of an object is later than that one. They are numbers, though older API servers don't promise it.
-pub(super) fn is_later(version: &str, than: &str) -> bool {
-    match (version.parse::<u64>(), than.parse::<u64>()) {
-        (Ok(version), Ok(than)) => version > than,
-        _ => version != than,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,11 +181,5 @@ mod tests {
         let seen = Seen::of(strange);
         assert!(!seen.is_exact(address, &owner));
         assert_eq!(seen.nodes, nodes[1..]);
-    }
-
-    #[test]
-    fn versions_have_an_order() {
-        assert!(is_later("10", "9") && !is_later("9", "10") && !is_later("9", "9"));
-        assert!(is_later("a", "b") && !is_later("a", "a"));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use proto_core::name::NodeName;
 use proto_core::registry::Label;
 
-use super::object::{Owner, Seen, is_later};
+use super::object::Seen;
+use crate::registry::kept::{Owner, is_later};
 
 /// See the module.
 #[derive(Debug, Default)]
