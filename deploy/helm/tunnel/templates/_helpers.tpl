@@ -4,7 +4,7 @@ connect = [{ listen = "0.0.0.0:2222", tls = {{ .Values.cloud.connect.tls | quote
 tokens  = { file = "/etc/tunnel/tokens/tokens"{{ if .Values.cloud.allowDefaultToken }}, allow_default = true{{ end }} }
 users   = { file = "/etc/tunnel/users/users.toml" }
 peers   = { dns = "tunnel-peers.$POD_NAMESPACE.svc.cluster.local" }
-registry = { kind = {{ .Values.cloud.registry.kind | quote }} }
+registry = { kind = {{ .Values.cloud.registry.kind | quote }}{{ if eq .Values.cloud.registry.kind "hosts" }}, configmap = {{ .Values.cloud.registry.configMap | quote }}{{ end }} }
 drain   = { max = "{{ .Values.cloud.drainSeconds }}s" }
 admin   = { listen = "0.0.0.0:6000" }
 log     = { format = "json" }
