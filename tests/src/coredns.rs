@@ -21,12 +21,18 @@ pub struct CoreDns {
 impl CoreDns {
     /// Serves `file`, and looks at it every 200 ms.
     pub fn start(world: &World, file: &Path) -> Self {
-        let address = free("127.0.0.1");
-        let (ip, port) = address.rsplit_once(':').unwrap();
         let config = format!(
-            ".:{port} {{\n  bind {ip}\n  errors\n  hosts {} {{\n    ttl 1\n    reload 200ms\n  }}\n}}\n",
+            ".:53 {{\n  errors\n  hosts {} {{\n    ttl 1\n    reload 200ms\n  }}\n}}\n",
             file.display()
         );
+        Self::start_by(world, &config)
+    }
+
+    /// Does what a Corefile for `.:53` says, at an address of the test's.
+    pub fn start_by(world: &World, config: &str) -> Self {
+        let address = free("127.0.0.1");
+        let (ip, port) = address.rsplit_once(':').unwrap();
+        let config = config.replace(".:53 {", &format!(".:{port} {{\n  bind {ip}"));
         let config = world.write("Corefile", &config);
         let mut command = Command::new(built());
         command.arg("-conf").arg(config);

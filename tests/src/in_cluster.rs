@@ -60,6 +60,17 @@ impl InCluster {
         setup: &Setup<'_>,
         change: impl Fn(usize, Settings) -> Settings,
     ) -> Self {
+        let rbac = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/registry-rbac.yaml");
+        Self::start_as(count, setup, &fs::read_to_string(rbac).unwrap(), change)
+    }
+
+    /// The same, and before them these objects are there: what the replicas may do, and what they find.
+    pub fn start_as(
+        count: usize,
+        setup: &Setup<'_>,
+        objects: &str,
+        change: impl Fn(usize, Settings) -> Settings,
+    ) -> Self {
         let world = World::new();
         let plane = ControlPlane::start(&world.path("cluster"), setup);
         plane.ask(&["create", "namespace", NAMESPACE]);
@@ -68,8 +79,7 @@ impl InCluster {
              apiVersion: v1\nkind: Service\nmetadata: {{name: tunnel-nodes, namespace: {NAMESPACE}}}\n\
              spec: {{clusterIP: None, ports: [{{name: ssh, port: 22}}]}}\n"
         ));
-        let rbac = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/registry-rbac.yaml");
-        plane.ask(&["-n", NAMESPACE, "apply", "-f", rbac.to_str().unwrap()]);
+        plane.apply(objects);
         let mut cluster = Self {
             replicas: Vec::new(),
             settings: Vec::new(),
@@ -209,10 +219,16 @@ impl InCluster {
 
     /// Requests that have changed slices, by the API server's own count.
     pub fn requests(&self) -> f64 {
+        self.requests_for("endpointslices")
+    }
+
+    /// Requests that have changed objects of a kind, by the API server's own count.
+    pub fn requests_for(&self, resource: &str) -> f64 {
+        let resource = format!("resource=\"{resource}\"");
         let text = self.plane.ask(&["get", "--raw", "/metrics"]);
         let changes = |line: &&str| {
             line.starts_with("apiserver_request_total{")
-                && line.contains("resource=\"endpointslices\"")
+                && line.contains(&resource)
                 && ["POST", "PUT", "PATCH", "DELETE"]
                     .iter()
                     .any(|verb| line.contains(&format!("verb=\"{verb}\"")))
