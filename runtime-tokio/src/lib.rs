@@ -1,31 +1,58 @@
-//! The tunnel's drivers on tokio: sockets, TLS, gRPC, admin pages. What the tunnel does and why is decided in proto-core;
-//! what is here moves bytes and time between that and the operating system.
+//! The tunnel's drivers on tokio: sockets, timers, tasks, admin pages, and all of the cloud's side. What an edge's drivers on other
+//! runtimes are made of as well is in runtime-shared; what the tunnel does and why is decided in proto-core.
 
 pub mod admin;
 #[cfg(feature = "client")]
 pub mod client;
-pub mod clock;
 #[cfg(feature = "cloud")]
 pub mod cloud;
-mod driver;
 pub mod edge;
-mod grpc;
+#[cfg(all(test, feature = "cloud"))]
+mod grpc_tests;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod lanes;
-pub mod metrics;
 pub mod net;
-mod record;
 #[cfg(feature = "cloud")]
 pub mod registry;
+mod runtime;
 #[cfg(test)]
 mod test_tls;
-pub mod uplink;
 
-/// What a machine's generator starts from. Topics and keys are secrets, so it comes from the system.
-fn seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    // Without randomness there are no secrets, and no TLS either: nothing sensible can be done.
-    getrandom::fill(&mut seed).expect("the system gives random bytes");
-    seed
+pub use runtime::{Tokio, TokioDatagrams, TokioTask, TokioTimer};
+pub use runtime_shared::{clock, metrics, uplink};
+#[cfg(feature = "cloud")]
+use runtime_shared::{record, seed};
+
+/// The drivers, on tokio.
+#[cfg(any(feature = "cloud", feature = "client"))]
+mod driver {
+    pub(crate) use runtime_shared::driver::{Driver, Moved, Shell};
+
+    use crate::runtime::Tokio;
+
+    #[cfg(feature = "cloud")]
+    pub(crate) type Command<M> = runtime_shared::driver::Command<M, Tokio>;
+    pub(crate) type Install = runtime_shared::driver::Install<Tokio>;
+    pub(crate) type Mailbox<M> = runtime_shared::driver::Mailbox<M, Tokio>;
+}
+
+/// Links, on tokio.
+#[cfg(feature = "cloud")]
+mod grpc {
+    pub(crate) use runtime_shared::grpc::{LinkRequest, PingPace, client, code};
+
+    use crate::runtime::Tokio;
+
+    pub(crate) type Link = runtime_shared::grpc::Link<Tokio>;
+
+    pub(crate) mod peer {
+        pub(crate) use runtime_shared::grpc::peer::{PeerConnection, PeerRequest};
+    }
+
+    pub(crate) mod server {
+        pub(crate) use runtime_shared::grpc::server::handshake;
+
+        pub(crate) type Incoming = runtime_shared::grpc::server::Incoming<crate::runtime::Tokio>;
+    }
 }

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, and what is connected, for operators and their tools.
-pub mod api;
-pub(crate) mod infos;
+pub use runtime_shared::admin::api;
+#[cfg(feature = "cloud")]
+pub(crate) use runtime_shared::admin::infos;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -96,7 +96,12 @@ pub async fn run(
     let (tell, mut told) = mpsc::unbounded_channel();
     let failure = Arc::new(Mutex::new(String::new()));
     let shell = ClientShell::new(connector, mailbox.clone(), tell, failure.clone());
-    let driver = tokio::spawn(Driver::new(machine, shell, clock, mailbox.clone()).run());
+    let driver = tokio::spawn(tokio::task::unconstrained(Driver::new(
+        machine,
+        shell,
+        clock,
+        mailbox.clone(),
+    )));
     let network = tokio::spawn(follow_network(mailbox.clone()));
     let asked = target.clone();
     let _ = mailbox.post(Box::new(move |client: &mut Client, now| {

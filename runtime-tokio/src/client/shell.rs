@@ -6,15 +6,15 @@ use proto_core::output::{ClientOutput, ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Client, Event, Instant, LinkId, Machine, StreamId};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use super::Told;
 use crate::driver::{Install, Mailbox, Moved, Shell};
-use crate::grpc::Loss;
 use crate::uplink::Connector;
+use crate::{Tokio, TokioTask};
+use runtime_shared::grpc::Loss;
 
 pub(super) struct ClientShell {
-    connector: Connector,
+    connector: Connector<Tokio>,
     mailbox: Arc<Mailbox<Client>>,
     tell: mpsc::UnboundedSender<Told>,
     /// What the last try failed of, for the user.
@@ -23,7 +23,7 @@ pub(super) struct ClientShell {
 
 impl ClientShell {
     pub(super) fn new(
-        connector: Connector,
+        connector: Connector<Tokio>,
         mailbox: Arc<Mailbox<Client>>,
         tell: mpsc::UnboundedSender<Told>,
         failure: Arc<Mutex<String>>,
@@ -43,6 +43,7 @@ fn note(failure: &Mutex<String>, text: String) {
 
 impl Shell for ClientShell {
     type Machine = Client;
+    type Runtime = Tokio;
 
     fn established(&mut self, client: &mut Client, link: LinkId, version1: bool, now: Instant) {
         client.link_established(link, version1, now);
@@ -54,7 +55,7 @@ impl Shell for ClientShell {
         client.link_lost(link, loss.to_core(), now);
     }
 
-    fn dial(&mut self, _: StreamId, _: Target) -> Option<AbortHandle> {
+    fn dial(&mut self, _: StreamId, _: Target) -> Option<TokioTask> {
         None
     }
 

@@ -13,11 +13,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::replica::Replica;
 use super::{Directory, Identity, User};
+use crate::Tokio;
 use crate::net::accept::Acceptor;
-use crate::net::closing;
 use crate::net::homing::Homing;
 use crate::net::options;
 use crate::net::socket::Socket;
+use runtime_shared::net::closing;
 
 /// The first byte of every TLS connection, and of no HTTP request.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -202,6 +203,6 @@ impl Front {
         self.replica.metrics().connect_reply(code, reason);
         self.replica.metrics().refused(reason);
         let bytes: Bytes = reply.into_bytes();
-        closing::say(socket, bytes).await;
+        closing::say::<Tokio>(socket, bytes).await;
     }
 }

@@ -7,12 +7,12 @@ use proto_core::name::NodeName;
 use proto_core::output::{ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Dialect, Event, Instant, LinkId, Machine, NodeHub, StreamId};
-use tokio::task::AbortHandle;
 
 use super::replica::Replica;
 use crate::driver::{Mailbox, Moved, Shell};
-use crate::grpc::Loss;
 use crate::record::Teller;
+use crate::{Tokio, TokioTask};
+use runtime_shared::grpc::Loss;
 
 pub(super) struct HubShell {
     replica: Arc<Replica>,
@@ -39,6 +39,7 @@ impl HubShell {
 
 impl Shell for HubShell {
     type Machine = NodeHub;
+    type Runtime = Tokio;
 
     fn established(&mut self, _: &mut NodeHub, _: LinkId, _: bool, _: Instant) {}
 
@@ -47,7 +48,7 @@ impl Shell for HubShell {
         machine.link_lost(link, loss.to_core(), now);
     }
 
-    fn dial(&mut self, _: StreamId, _: Target) -> Option<AbortHandle> {
+    fn dial(&mut self, _: StreamId, _: Target) -> Option<TokioTask> {
         None
     }
 

@@ -18,6 +18,7 @@ use crate::admin::Answer;
 use crate::grpc::code;
 use crate::grpc::server::{self, Incoming};
 use crate::net::accept::Acceptor;
+use crate::net::homing::Homing;
 use crate::net::options;
 
 /// From the connection to the request of a link.
@@ -76,20 +77,22 @@ impl Front {
         let begun = std::time::Instant::now();
         let tls = TlsAcceptor::from(self.tls.borrow().clone());
         let links_max = |shown: Option<&CertificateDer<'_>>| self.links_max(shown);
-        let incoming =
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, server::handshake(tcp, tls, links_max))
-                .await
-            {
-                Ok(Ok(incoming)) => incoming,
-                Ok(Err(error)) => {
-                    metrics.link_asked("edge", "handshake-failed");
-                    return tracing::debug!(%remote, %error, "a connection did not become a link");
-                }
-                Err(_) => {
-                    metrics.link_asked("edge", "handshake-timeout");
-                    return tracing::debug!(%remote, "a connection asked for no link in time");
-                }
-            };
+        let incoming = match tokio::time::timeout(
+            HANDSHAKE_TIMEOUT,
+            server::handshake(Homing::new(tcp), tls, links_max),
+        )
+        .await
+        {
+            Ok(Ok(incoming)) => incoming,
+            Ok(Err(error)) => {
+                metrics.link_asked("edge", "handshake-failed");
+                return tracing::debug!(%remote, %error, "a connection did not become a link");
+            }
+            Err(_) => {
+                metrics.link_asked("edge", "handshake-timeout");
+                return tracing::debug!(%remote, "a connection asked for no link in time");
+            }
+        };
         metrics.handshake_took(begun.elapsed());
         match incoming.request().kind() {
             Some(b"peer") => {

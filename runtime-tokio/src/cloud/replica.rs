@@ -306,7 +306,8 @@ impl Replica {
         let shell = HubShell::new(self.clone(), node.clone(), mailbox.clone());
         // The driver's timer belongs to the runtime that it is made in.
         let _in_lane = lane.enter();
-        lane.spawn(Driver::new(machine, shell, self.clock, mailbox.clone()).run());
+        let driver = Driver::new(machine, shell, self.clock, mailbox.clone());
+        lane.spawn(tokio::task::unconstrained(driver));
         mailbox
     }
 

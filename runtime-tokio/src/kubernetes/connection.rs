@@ -8,16 +8,18 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use runtime_shared::net::reach::reach;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::ANSWER_TIMEOUT;
+use crate::Tokio;
+use crate::net::homing::Homing;
 use crate::net::options;
-use crate::net::reach::reach;
 
 /// Makes connections, each with the TLS configuration of its moment.
 #[derive(Clone)]
@@ -57,16 +59,18 @@ async fn connect(server: Uri, tls: TlsConnector) -> io::Result<TokioIo<Tls>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let port = server.port_u16().unwrap_or(443);
     let addresses = lookup_host((host, port)).await?;
-    let tcp = reach(addresses)
+    let connection = reach::<Tokio>(addresses)
         .await
         .map_err(|failed| io::Error::other(failed.text))?;
     // A watch is silent for minutes: a server that vanished is noticed as a link's other end is.
-    options::tune_link(&tcp);
-    Ok(TokioIo::new(Tls(tls.connect(name, tcp).await?)))
+    if let Some(tcp) = connection.tcp() {
+        options::tune_link(tcp);
+    }
+    Ok(TokioIo::new(Tls(tls.connect(name, connection).await?)))
 }
 
 /// A connection in TLS.
-pub(super) struct Tls(TlsStream<TcpStream>);
+pub(super) struct Tls(TlsStream<Homing>);
 
 impl Connection for Tls {
     fn connected(&self) -> Connected {

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
 
+use runtime_shared::Connection;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -45,6 +47,12 @@ impl Homing {
             .as_mut()
             .map(Pin::new)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Connection for Homing {
+    fn socket(&self) -> Option<SockRef<'_>> {
+        self.tcp.as_ref().map(SockRef::from)
     }
 }
 

@@ -3,45 +3,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
-/// How long the kernel tries to deliver a link's bytes before it gives the connection up. Longer than the heartbeats' verdict
-/// (14.5 s), which is the one that counts: this one is for what the heartbeats don't see, a link whose task has gone.
-const LINK_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes of a link that the kernel holds unsent. What waits, waits in the core, where a keystroke passes a bulk copy.
-const LINK_NOT_SENT_BYTES: u32 = 128 * 1024;
 const BACKLOG: u32 = 1024;
 
-/// Options of a connection that carries a link. What the kernel refuses, it refuses: a link works without them.
+/// Options of a connection that carries a link.
 pub fn tune_link(socket: &TcpStream) {
-    let _ = socket.set_nodelay(true);
-    let socket = SockRef::from(socket);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5));
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    {
-        let _ = socket.set_tcp_user_timeout(Some(LINK_USER_TIMEOUT));
-        let _ = socket.set_tcp_notsent_lowat(LINK_NOT_SENT_BYTES);
-    }
+    runtime_shared::net::options::tune_link(&SockRef::from(socket));
 }
 
-/// Options of a CONNECT client's or a target's connection. Keepalive finds the client that vanished without a word.
+/// Options of a CONNECT client's or a target's connection.
 pub fn tune_local(socket: &TcpStream) {
-    let _ = socket.set_nodelay(true);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15));
-    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+    runtime_shared::net::options::tune_local(&SockRef::from(socket));
 }
 
 /// Closing it will send RST.
 pub fn reset_on_close(socket: &TcpStream) {
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    runtime_shared::net::options::reset_on_close(&SockRef::from(socket));
 }
 
 /// Listens, with the address named in the error.

@@ -3,17 +3,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::homing::Homing;
 use super::options;
-
-/// Slices handed to one vectored write.
-const SLICES_MAX: usize = 16;
 
 /// A connection that carries a stream's bytes.
 #[derive(Debug)]
@@ -32,8 +28,17 @@ impl Socket {
         Socket::Tcp(Homing::new(tcp))
     }
 
-    /// Closing it will send RST instead of FIN.
-    pub fn reset_on_close(&self) {
+    /// The client's certificate, already verified.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+            Socket::Tls(tls) => tls.get_ref().1.peer_certificates()?.first(),
+        }
+    }
+}
+
+impl runtime_shared::Socket for Socket {
+    fn reset_on_close(&self) {
         let homing = match self {
             Socket::Tcp(tcp) => tcp,
             Socket::Tls(tls) => tls.get_ref().0,
@@ -44,53 +49,8 @@ impl Socket {
         }
     }
 
-    /// There is no TLS on it.
-    pub fn is_plain(&self) -> bool {
+    fn is_plain(&self) -> bool {
         matches!(self, Socket::Tcp(_) | Socket::Unix(_))
-    }
-
-    /// The client's certificate, already verified.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        match self {
-            Socket::Tcp(_) | Socket::Unix(_) => None,
-            Socket::Tls(tls) => tls.get_ref().1.peer_certificates()?.first(),
-        }
-    }
-
-    /// Reads at most `limit` bytes into `buffer`'s spare room, without a task of its own; 0 is the end.
-    pub fn poll_read_into(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut BytesMut,
-        limit: usize,
-    ) -> Poll<io::Result<usize>> {
-        use bytes::BufMut;
-        let mut limited = buffer.limit(limit);
-        let read = std::pin::pin!(self.read_buf(&mut limited));
-        std::future::Future::poll(read, cx).map(|result| match result {
-            // TLS that ends without a word of it ends as plain TCP does. A killed helper does that; and ssh has its own
-            // proof that nothing was cut off.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            result => result,
-        })
-    }
-
-    /// Writes from `chunks` what the socket takes at once.
-    pub fn poll_write_chunks<'a>(
-        &mut self,
-        cx: &mut Context<'_>,
-        chunks: impl Iterator<Item = &'a Bytes>,
-    ) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slice, chunk) in slices.iter_mut().zip(chunks) {
-            *slice = IoSlice::new(chunk);
-            count += 1;
-        }
-        if count == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        Pin::new(self).poll_write_vectored(cx, &slices[..count])
     }
 }
 

@@ -214,7 +214,7 @@ impl Log {
             found.push(places.mistake(
                 "log.level",
                 format_args!(
-                    "\"{}\" is no level: expected error, warn, info, debug, trace, or directives such as \"info,runtime_tokio=debug\"",
+                    "\"{}\" is no level: expected error, warn, info, debug, trace, or directives such as \"info,runtime_shared=debug\"",
                     self.level
                 ),
             ));

@@ -7,16 +7,17 @@ use http::HeaderValue;
 use proto_core::ReplicaId;
 use proto_core::auth::Secret;
 use proto_core::output::LinkLoss;
+use runtime_shared::net::reach::{Failed, failed, failed_handshake, reach};
 use rustls::pki_types::ServerName;
 use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use crate::Tokio;
 use crate::grpc::peer::PeerConnection;
 use crate::grpc::{Link, client};
 use crate::net::options;
-use crate::net::reach::{Failed, failed, failed_handshake, reach};
 
 /// Every replica's certificate has this name, wherever it is.
 const SERVER_NAME: &str = "tunnel.cloud.io";
@@ -76,19 +77,25 @@ impl Connector {
         let addresses = lookup_host(address)
             .await
             .map_err(|error| failed(LinkLoss::Broken, error))?;
-        let tcp = reach(addresses).await?;
-        options::tune_link(&tcp);
+        let connection = reach::<Tokio>(addresses).await?;
+        let tcp = connection.tcp();
+        let tcp = tcp.ok_or_else(|| failed(LinkLoss::Broken, "the connection is lost"))?;
+        options::tune_link(tcp);
         let remote = tcp
             .peer_addr()
             .map_err(|error| failed(LinkLoss::Broken, error))?;
         let tls = TlsConnector::from(self.tls.borrow().clone());
         let server_name =
             ServerName::try_from(SERVER_NAME).map_err(|error| failed(LinkLoss::Tls, error))?;
-        let io = client::secure(tcp, tls, server_name)
+        let io = client::secure::<Tokio>(connection, tls, server_name)
             .await
             .map_err(failed_handshake)?;
-        let begun =
-            PeerConnection::begin(io, SERVER_NAME.to_owned(), self.me, self.message_bytes_max);
+        let begun = PeerConnection::begin::<Tokio>(
+            io,
+            SERVER_NAME.to_owned(),
+            self.me,
+            self.message_bytes_max,
+        );
         let (peer, drive) = begun
             .await
             .map_err(|error| failed(LinkLoss::Broken, error))?;

@@ -139,7 +139,7 @@ impl Unstarted {
         let cluster = replica.cluster();
         let shell = PeersShell::new(replica.clone());
         let driver = Driver::new(self.machine, shell, clock, cluster.mailbox.clone());
-        tokio::spawn(driver.run());
+        tokio::spawn(tokio::task::unconstrained(driver));
         if !self.settings.is_empty() {
             tokio::spawn(addresses::follow(self.settings, replica.clone()));
         }

@@ -6,13 +6,13 @@ use proto_core::connect::Reply;
 use proto_core::output::{AttemptId, ClusterOutput, ConnectAttempt};
 use proto_core::target::Target;
 use proto_core::{Dialect, Event, Instant, LinkId, LinkKind, Machine, Peers, StreamId};
-use tokio::task::AbortHandle;
 
 use super::Replica;
 use super::ways::Way;
 use crate::driver::{Install, Moved, Shell};
-use crate::grpc::Loss;
 use crate::record::Teller;
+use crate::{Tokio, TokioTask};
+use runtime_shared::grpc::Loss;
 
 pub(super) struct PeersShell {
     replica: Arc<Replica>,
@@ -60,6 +60,7 @@ impl PeersShell {
 
 impl Shell for PeersShell {
     type Machine = Peers;
+    type Runtime = Tokio;
 
     fn established(&mut self, _: &mut Peers, _: LinkId, _: bool, _: Instant) {}
 
@@ -68,7 +69,7 @@ impl Shell for PeersShell {
         peers.link_lost(link, loss.to_core(), now);
     }
 
-    fn dial(&mut self, _: StreamId, _: Target) -> Option<AbortHandle> {
+    fn dial(&mut self, _: StreamId, _: Target) -> Option<TokioTask> {
         None
     }
 

@@ -1,0 +1,3 @@
+//! What the admin pages show.
+pub mod api;
+pub mod infos;
