@@ -175,8 +175,9 @@ fn a_login_whose_node_is_away_for_too_long_ends_clearly() {
     assert!(expired(&cloud.metrics()) >= 1.0);
     line.mend();
     edge.process.wait_status("link", "up", secs(10));
+    // Fewer, if one was still on its way out before.
     wait_until("descriptors are back", secs(20), || {
-        cloud.usage().fds == before[0].fds && edge.usage().fds == before[1].fds
+        cloud.usage().fds <= before[0].fds && edge.usage().fds <= before[1].fds
     });
     for metrics in [cloud.metrics(), edge.metrics()] {
         assert_eq!(metrics.sum("buffered_bytes", &[]), 0.0);

@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, filter, fmt};
+use tracing_subscriber::{filter::Targets, fmt};
 
 use crate::config::{Audit, ConfigError, Log, LogFormat};
 
@@ -29,7 +29,7 @@ pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Confi
     // Audit records have their own place. Said by directives and not by a function, as these are asked once a call site:
     // a function would be asked for each of h2's spans, several a message.
     levels.push_str(",audit=off");
-    let levels = EnvFilter::try_new(levels).map_err(|error| refuse(&error))?;
+    let levels: Targets = levels.parse().map_err(|error| refuse(&error))?;
     let is_plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let text = (log.format == LogFormat::Text).then(|| {
         fmt::layer()
@@ -49,7 +49,7 @@ pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Confi
         layers.push(lines.with_filter(levels).boxed());
     }
     if let Some(audit) = AuditLayer::open(&log.audit)? {
-        let only = filter::Targets::new().with_target(AUDIT, Level::INFO);
+        let only = Targets::new().with_target(AUDIT, Level::INFO);
         layers.push(audit.with_filter(only).boxed());
     }
     tracing_subscriber::registry()

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use proto_core::auth::EdgeBearer;
 use proto_core::name::NodeName;
 use proto_core::target::Targets;
-use runtime_tokio::metrics::Metrics;
+use runtime_shared::metrics::Metrics;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tunnel_common::config::{ConfigError, EdgeConfig};

@@ -3,6 +3,8 @@ mod args;
 mod files;
 mod ready;
 mod run;
+mod runtime;
+mod signals;
 
 use std::process::ExitCode;
 

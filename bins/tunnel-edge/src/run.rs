@@ -1,27 +1,30 @@
 //! From the configuration to a running edge, and to its end.
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use proto_core::Config;
 use proto_core::config::{LinkConfig, StreamConfig};
 use proto_core::edge::{DialectChoice, EdgeConfig as Core, Reconnect};
-use runtime_tokio::edge::{self, Running, Settings};
-use runtime_tokio::metrics::Metrics;
-use runtime_tokio::uplink::CloudAddresses;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use runtime_shared::edge::Settings;
+use runtime_shared::metrics::Metrics;
+use runtime_shared::uplink::CloudAddresses;
+use runtime_shared::{Runtime as _, Timer as _};
 use tunnel_common::config::{ConfigError, Dialect, EdgeConfig, memory_bytes};
 use tunnel_common::exit::Exit;
 use tunnel_common::ready::Notify;
 
 use crate::args::Cli;
 use crate::files::{self, Files};
+use crate::runtime::{self, Running, Runtime};
+use crate::signals::Signals;
 
 /// How long streams and the links may take to end at a second signal.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Threads for names to be looked up on.
-const LOOKUPS_MAX: usize = 4;
 
 /// Why there is no edge.
 pub(crate) enum Error {
@@ -46,7 +49,7 @@ pub(crate) fn run(
     cli: &Cli,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Exit, Error> {
-    let notify = Notify::from_env(env)?;
+    let notify = Arc::new(Notify::from_env(env)?);
     let metrics = Arc::new(Metrics::new("edge"));
     let given = cli.args.common.config.clone();
     let (file, overrides) = (given.clone(), cli.args.overrides());
@@ -58,30 +61,29 @@ pub(crate) fn run(
     let default = || Some(PathBuf::from(EdgeConfig::FILE)).filter(|file| file.exists());
     let files = Files::load(&config, file.or_else(default), reload, &metrics)?;
     let settings = settings(&config, &files, metrics)?;
-    let runtime = runtime_tokio::lanes::runtime()
-        .max_blocking_threads(LOOKUPS_MAX)
-        .build()?;
-    runtime.block_on(serve(settings, &notify))
+    runtime::block_on(serve(settings, notify))?
 }
 
-async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let mut running = edge::start(settings).await?;
+async fn serve(settings: Settings, notify: Arc<Notify>) -> Result<Exit, Error> {
+    let mut signals = Signals::catch()?;
+    let mut running = runtime::start(settings).await?;
     notify.ready(&status(&mut running));
+    let _alive = Runtime::spawn(stay_alive(notify.clone()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         "tunnel-edge is running"
     );
     loop {
-        tokio::select! {
-            _ = next_end(&mut terminate, &mut interrupt) => break,
-            changed = running.linked.changed() => match changed {
-                Ok(()) => notify.status(&status(&mut running)),
-                Err(_) => return Err(io::Error::other("the edge's driver has ended").into()),
-            },
+        let changed = {
+            let (end, linked) = (pin!(signals.next()), pin!(running.linked.changed()));
+            match select(end, linked).await {
+                Either::Left(_) => break,
+                Either::Right((changed, _)) => changed,
+            }
+        };
+        match changed {
+            Ok(()) => notify.status(&status(&mut running)),
+            Err(_) => return Err(io::Error::other("the edge's driver has ended").into()),
         }
     }
     notify.stopping();
@@ -92,21 +94,25 @@ async fn serve(settings: Settings, notify: &Notify) -> Result<Exit, Error> {
         "tunnel-edge takes nothing new, and ends with its last stream"
     );
     running.drain();
-    tokio::select! {
-        () = running.ended() => Ok(Exit::Done),
-        number = next_end(&mut terminate, &mut interrupt) => {
-            tracing::info!("tunnel-edge ends now");
-            running.shut_down(PATIENCE).await;
-            Ok(Exit::Signal(number))
-        }
-    }
+    let number = match select(pin!(running.ended()), pin!(signals.next())).await {
+        Either::Left(_) => return Ok(Exit::Done),
+        Either::Right((number, _)) => number,
+    };
+    tracing::info!("tunnel-edge ends now");
+    running.shut_down(PATIENCE).await;
+    Ok(Exit::Signal(number))
 }
 
-/// The number of the next signal that ends a process.
-async fn next_end(terminate: &mut Signal, interrupt: &mut Signal) -> u8 {
-    tokio::select! {
-        _ = terminate.recv() => 15,
-        _ = interrupt.recv() => 2,
+/// Tells a watchdog that this thread still turns, which is the one that all of the edge is on.
+async fn stay_alive(notify: Arc<Notify>) {
+    let Some(interval) = notify.watchdog_interval() else {
+        return;
+    };
+    loop {
+        notify.alive();
+        let mut timer =
+            <Runtime as runtime_shared::Runtime>::Timer::new(Instant::now() + interval / 2);
+        poll_fn(|cx| timer.poll(cx)).await;
     }
 }
 

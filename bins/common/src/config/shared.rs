@@ -234,12 +234,12 @@ impl Log {
 /// True for a level or directives. A lone word that is no level would count as a target's name; here it is a typing error.
 fn is_filter(text: &str) -> bool {
     let is_known = |part: &str| {
-        part.contains(['=', '['])
+        part.contains('=')
             || matches!(
                 part.to_ascii_lowercase().as_str(),
                 "off" | "error" | "warn" | "info" | "debug" | "trace"
             )
     };
     text.split(',').all(|part| is_known(part.trim()))
-        && tracing_subscriber::EnvFilter::try_new(text).is_ok()
+        && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
 }
