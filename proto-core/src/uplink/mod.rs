@@ -247,10 +247,23 @@ impl Uplinks {
             return;
         };
         let lost = self.up.remove(at);
-        if lost.leave_by.is_none() && self.next == Next::Idle || self.gives_way() {
-            self.backoff.held(up_at, now);
-            self.pause(mux, why, now);
+        let is_current = lost.leave_by.is_none() && self.next == Next::Idle;
+        if !is_current {
+            let Some(until) = self.gives_way_until() else {
+                return;
+            };
+            if !self.has_come_loose(mux) {
+                self.next = Next::Pause {
+                    until: until.max(now + self.backoff.min()),
+                    whose: Whose::Anothers,
+                };
+                return;
+            }
+            // What it had there goes on by a link that takes nothing new: the other process keeps its place.
+            self.away_until = Some(until);
         }
+        self.backoff.held(up_at, now);
+        self.pause(mux, why, now);
     }
 
     /// The cloud leaves: the next link is made now, and this one stays until that is up and the streams have left it.
@@ -293,7 +306,7 @@ impl Uplinks {
 
     /// This process leaves: a link of it replaces no other from now on, so what it has is not kept waiting for its turn.
     pub(crate) fn leaving(&mut self, mux: &mut Mux, now: Instant) {
-        if self.gives_way() {
+        if self.gives_way_until().is_some() {
             self.connect(mux, now);
         }
     }
@@ -366,13 +379,24 @@ impl Uplinks {
         newest.leave_by.is_none().then_some(newest.link)
     }
 
-    /// The next try waits because another process has this one's place.
-    fn gives_way(&self) -> bool {
-        let whose = match self.next {
-            Next::Pause { whose, .. } => Some(whose),
-            Next::Idle | Next::Connecting { .. } | Next::Started { .. } | Next::Down => None,
-        };
-        whose == Some(Whose::Anothers)
+    /// The next try waits until then because another process has this one's place.
+    fn gives_way_until(&self) -> Option<Instant> {
+        match self.next {
+            Next::Pause {
+                until,
+                whose: Whose::Anothers,
+            } => Some(until),
+            Next::Pause { .. }
+            | Next::Idle
+            | Next::Connecting { .. }
+            | Next::Started { .. }
+            | Next::Down => None,
+        }
+    }
+
+    /// There are streams without a link, which could have one.
+    fn has_come_loose(&self, mux: &Mux) -> bool {
+        self.up.is_empty() && mux.has_waiting() && self.settings.dialect != DialectChoice::Base
     }
 
     /// Another process has this one's place still: only a link that takes nothing new may be made.

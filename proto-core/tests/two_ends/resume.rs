@@ -510,3 +510,49 @@ fn an_edge_that_hears_it_was_replaced_when_it_leaves_already_does_not_stay_away(
     let attempt = world.edge_log.attempts.pop().expect("the shortest pause");
     assert!(attempt.draining);
 }
+
+/// The cloud asks it to leave its link; the next one is ended by another process, and then the one before breaks.
+fn replaced_between_two_links(world: &mut World) {
+    let old = world.edge_link.expect("a link");
+    let drain = StreamMsg {
+        category: "stream".into(),
+        r#type: "drain".into(),
+        ..StreamMsg::default()
+    };
+    world.edge.handle_message(old, drain, world.now);
+    world.settle();
+    let attempt = world.edge_log.attempts.pop().expect("make before break");
+    let (id, now) = (attempt.attempt, world.now);
+    let next = world.edge.link_started(id, "another".into(), now);
+    let next = next.expect("the attempt is current");
+    world.edge.link_established(next, true, now);
+    world.edge.link_lost(next, LinkLoss::Replaced, now);
+    world.hub_link = None;
+    world.settle();
+    assert!(world.edge_log.attempts.is_empty(), "it gives way");
+    world.edge_link = None;
+    world.edge.link_lost(old, LinkLoss::Broken, now);
+}
+
+#[test]
+fn a_link_that_was_left_and_breaks_takes_no_place_back() {
+    for has_stream in [false, true] {
+        let mut world = World::new(DialectChoice::V1, resuming());
+        world.pass(Duration::from_secs(30));
+        if has_stream {
+            connected_pair(&mut world);
+        }
+        replaced_between_two_links(&mut world);
+        world.pass(Duration::from_secs(4));
+        let attempts: Vec<bool> = world
+            .edge_log
+            .attempts
+            .iter()
+            .map(|one| one.draining)
+            .collect();
+        match has_stream {
+            true => assert_eq!(attempts, [true], "for its stream, and for nothing new"),
+            false => assert!(attempts.is_empty(), "it has nothing to keep"),
+        }
+    }
+}
