@@ -441,6 +441,8 @@ impl World {
 
     fn pause(&mut self, node: usize, replica: Option<usize>, lasts: Nanos) {
         let cloud = replica.is_some();
+        // A process that stands still when all is to be well again would be felt after that.
+        let lasts = lasts.min(self.setup.heal_at.saturating_sub(self.net.now));
         let until = self.net.now + lasts;
         self.net.stood_still = true;
         let procs: Vec<usize> = match replica {
