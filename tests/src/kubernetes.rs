@@ -99,6 +99,12 @@ impl ControlPlane {
         text.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Kills a part, and starts it again as it was.
+    pub fn start_again(&self, part: &str) {
+        let again = self.script("again").arg(&self.state).arg(part).status();
+        assert!(again.unwrap().success(), "{part} does not start again");
+    }
+
     /// `kubectl` as the administrator.
     pub fn kubectl(&self, line: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join("kubectl"));

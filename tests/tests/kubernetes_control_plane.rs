@@ -258,6 +258,14 @@ fn without_the_api_server_and_without_dns_logins_go_on() {
         wait_until("CoreDNS answers again", secs(20), || {
             resolve(&cluster.plane.dns(), &dns_name("node-b")) == [address(1)]
         });
+        session.echo(b"still");
+        cluster.plane.start_again("coredns");
+        for at in 0..3 {
+            cluster.open(at, "node-B").echo(b"while CoreDNS starts");
+        }
+        wait_until("CoreDNS answers after its start", secs(20), || {
+            resolve(&cluster.plane.dns(), &dns_name("node-b")) == [address(1)]
+        });
         session.echo(b"to the end");
     });
 }
