@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::ConfigError;
@@ -34,97 +34,101 @@ impl Default for Pace {
     }
 }
 
+/// Files are parsed and logged about here, and no more.
+const STACK_BYTES: usize = 512 * 1024;
 /// How long stirring may put off a look, in multiples of `settle`.
 const SETTLE_ROUNDS_MAX: u32 = 10;
 
-/// Watches until dropped. Dropping waits for a callback that is under way.
+/// Watches files until dropped, all of them on one thread. Dropping waits for a callback that is under way.
 #[derive(Debug)]
-pub struct Watch {
-    stop: Option<Sender<Stir>>,
+pub struct Watcher {
+    stirs: Sender<Stir>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Stir {
     File,
+    Add(Look),
     Stop,
 }
 
-impl Watch {
-    /// Calls `changed`, on a thread of its own, with those of `files` whose content is another than before.
-    pub fn start(
-        files: Vec<PathBuf>,
-        pace: Pace,
-        changed: impl FnMut(&[PathBuf]) + Send + 'static,
-    ) -> std::io::Result<Self> {
-        Self::start_from(Contents::of(files), pace, changed)
-    }
-
-    fn start_from(
-        contents: Contents,
-        pace: Pace,
-        changed: impl FnMut(&[PathBuf]) + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (stop, stirs) = channel();
-        let folders = Folders::watch(&contents, stop.clone());
-        let look = Look {
-            contents,
-            folders,
+impl Watcher {
+    /// Watches nothing yet.
+    pub fn start(pace: Pace) -> Result<Self, ConfigError> {
+        let (stirs, stirred) = channel();
+        let looks = Looks {
+            folders: Folders::watch(stirs.clone()),
+            looks: Vec::new(),
             pace,
-            changed,
         };
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || look.run(&stirs))?;
+            .stack_size(STACK_BYTES)
+            .spawn(move || looks.run(&stirred))
+            .map_err(|error| {
+                ConfigError::of_file(Path::new("watch"), format_args!("no thread: {error}"))
+            })?;
         Ok(Self {
-            stop: Some(stop),
+            stirs,
             thread: Some(thread),
         })
     }
+
+    /// Calls `changed`, on the watcher's thread, with those of `files` whose content is another than before.
+    pub fn watch(&self, files: Vec<PathBuf>, changed: impl FnMut(&[PathBuf]) + Send + 'static) {
+        self.watch_from(Contents::of(files), changed);
+    }
+
+    fn watch_from(&self, contents: Contents, changed: impl FnMut(&[PathBuf]) + Send + 'static) {
+        let look = Look {
+            contents,
+            changed: Box::new(changed),
+        };
+        // It ends when it is dropped, and not before.
+        let _ = self.stirs.send(Stir::Add(look));
+    }
+
+    /// Loads a value now, and again whenever one of its files changes.
+    ///
+    /// The first failure is the caller's. A later one leaves the last good value in force: it is logged, and told to `apply` as
+    /// well, for a metric. Warnings are logged each time.
+    pub fn load<T: 'static>(
+        &self,
+        what: &'static str,
+        files: Vec<PathBuf>,
+        load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
+        mut apply: impl FnMut(Result<T, ConfigError>) + Send + 'static,
+    ) -> Result<T, ConfigError> {
+        // Before the files are read: a change in between is then seen as one.
+        let contents = Contents::of(files);
+        let first = load()?;
+        warn(&first.warnings);
+        self.watch_from(contents, move |changed| {
+            let result = load();
+            match &result {
+                Ok(loaded) => {
+                    tracing::info!(what, files = %list(changed), "read again");
+                    warn(&loaded.warnings);
+                }
+                Err(error) => {
+                    tracing::warn!(what, files = %list(changed), %error, "changed, and can't be used: the last good one stays in force");
+                }
+            }
+            apply(result.map(|loaded| loaded.value));
+        });
+        Ok(first.value)
+    }
 }
 
-impl Drop for Watch {
+impl Drop for Watcher {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(Stir::Stop);
-        }
+        let _ = self.stirs.send(Stir::Stop);
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {
             let _ = thread.join();
         }
     }
-}
-
-/// Loads a value now, and again whenever one of its files changes.
-///
-/// The first failure is the caller's. A later one leaves the last good value in force: it is logged, and told to `apply` as well, for
-/// a metric. Warnings are logged each time.
-pub fn load_and_watch<T: 'static>(
-    what: &'static str,
-    files: Vec<PathBuf>,
-    pace: Pace,
-    load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
-    mut apply: impl FnMut(Result<T, ConfigError>) + Send + 'static,
-) -> Result<(T, Watch), ConfigError> {
-    // Before the files are read: a change in between is then seen as one.
-    let contents = Contents::of(files);
-    let first = load()?;
-    warn(&first.warnings);
-    let watch = Watch::start_from(contents, pace, move |changed| {
-        let result = load();
-        match &result {
-            Ok(loaded) => {
-                tracing::info!(what, files = %list(changed), "read again");
-                warn(&loaded.warnings);
-            }
-            Err(error) => {
-                tracing::warn!(what, files = %list(changed), %error, "changed, and can't be used: the last good one stays in force");
-            }
-        }
-        apply(result.map(|loaded| loaded.value));
-    })
-    .map_err(|error| ConfigError::of_file(Path::new(what), format_args!("can't be watched: {error}")))?;
-    Ok((first.value, watch))
 }
 
 fn warn(warnings: &[String]) {
@@ -141,14 +145,22 @@ fn list(files: &[PathBuf]) -> String {
     names.join(" ")
 }
 
-struct Look<F> {
+/// Told which files are others than before.
+type Changed = dyn FnMut(&[PathBuf]) + Send;
+
+/// Files that are looked at together, and who is told.
+struct Look {
     contents: Contents,
-    folders: Folders,
-    pace: Pace,
-    changed: F,
+    changed: Box<Changed>,
 }
 
-impl<F: FnMut(&[PathBuf])> Look<F> {
+struct Looks {
+    looks: Vec<Look>,
+    folders: Folders,
+    pace: Pace,
+}
+
+impl Looks {
     fn run(mut self, stirs: &Receiver<Stir>) {
         loop {
             match stirs.recv_timeout(self.pace.poll) {
@@ -157,24 +169,32 @@ impl<F: FnMut(&[PathBuf])> Look<F> {
                         return;
                     }
                 }
+                Ok(Stir::Add(look)) => self.looks.push(look),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Stir::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            // A folder that was missing, or replaced as a whole, is watched from now on.
-            self.folders.add_missing(&self.contents);
-            let changed = self.contents.refresh();
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        // A folder that was missing, or replaced as a whole, is watched from now on.
+        self.folders.add_missing(&self.looks);
+        for look in &mut self.looks {
+            let changed = look.contents.refresh();
             if !changed.is_empty() {
-                (self.changed)(&changed);
+                (look.changed)(&changed);
             }
         }
     }
 
     /// Waits until nothing stirs; false if it is time to stop.
-    fn settle(&self, stirs: &Receiver<Stir>) -> bool {
+    fn settle(&mut self, stirs: &Receiver<Stir>) -> bool {
         let latest = Instant::now() + self.pace.settle * SETTLE_ROUNDS_MAX;
         while Instant::now() < latest {
             match stirs.recv_timeout(self.pace.settle) {
                 Ok(Stir::File) => {}
+                Ok(Stir::Add(look)) => self.looks.push(look),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Ok(Stir::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -233,26 +253,24 @@ struct Folders {
 }
 
 impl Folders {
-    fn watch(contents: &Contents, stirs: Sender<Stir>) -> Self {
+    fn watch(stirs: Sender<Stir>) -> Self {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| is_stir(&event.kind)) {
                 let _ = stirs.send(Stir::File);
             }
         });
-        let mut folders = Self {
+        Self {
             watcher: watcher.ok(),
             watched: BTreeSet::new(),
-        };
-        folders.add_missing(contents);
-        folders
+        }
     }
 
-    fn add_missing(&mut self, contents: &Contents) {
+    fn add_missing(&mut self, looks: &[Look]) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
         self.watched.retain(|folder| folder.is_dir());
-        for folder in contents.folders() {
+        for folder in looks.iter().flat_map(|look| look.contents.folders()) {
             if !self.watched.contains(&folder)
                 && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
             {
@@ -297,10 +315,10 @@ mod tests {
         symlink("..1", at("..data")).expect("link");
         symlink("..data/tokens", at("tokens")).expect("link");
         let (tell, told) = channel();
-        let _watch = Watch::start(vec![at("tokens")], EAGER, move |files| {
+        let watcher = Watcher::start(EAGER).expect("watch");
+        watcher.watch(vec![at("tokens")], move |files| {
             let _ = tell.send(files.to_vec());
-        })
-        .expect("watch");
+        });
         symlink("..2", at("..data_tmp")).expect("link");
         std::fs::rename(at("..data_tmp"), at("..data")).expect("rename");
         assert_eq!(told.recv_timeout(WAIT_MAX).expect("told"), [at("tokens")]);
@@ -313,10 +331,10 @@ mod tests {
         std::fs::write(&path, "1").expect("write");
         let (tell, told) = channel();
         let file = path.clone();
-        let (first, _watch) = load_and_watch(
+        let watcher = Watcher::start(EAGER).expect("watch");
+        let first = watcher.load(
             "number",
             vec![path.clone()],
-            EAGER,
             move || {
                 let text = std::fs::read_to_string(&file).unwrap_or_default();
                 let value: u32 = text
@@ -330,9 +348,8 @@ mod tests {
             move |result| {
                 let _ = tell.send(result);
             },
-        )
-        .expect("first");
-        assert_eq!(first, 1);
+        );
+        assert_eq!(first, Ok(1));
         let replace = |text: &str| {
             std::fs::write(path.with_extension("new"), text).expect("write");
             std::fs::rename(path.with_extension("new"), &path).expect("rename");
@@ -353,17 +370,17 @@ mod tests {
             settle: Duration::from_millis(5),
             poll: Duration::from_millis(10),
         };
-        let watch = Watch::start(vec![path.clone()], pace, move |files| {
+        let watcher = Watcher::start(pace).expect("watch");
+        watcher.watch(vec![path.clone()], move |files| {
             let _ = tell.send(files.to_vec());
-        })
-        .expect("watch");
+        });
         std::fs::create_dir(folder.path().join("later")).expect("folder");
         std::fs::write(&path, "x").expect("write");
         assert_eq!(
             told.recv_timeout(WAIT_MAX).expect("told"),
             std::slice::from_ref(&path)
         );
-        drop(watch);
+        drop(watcher);
         assert!(told.recv().is_err(), "the thread has ended");
     }
 }

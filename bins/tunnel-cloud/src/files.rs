@@ -10,7 +10,7 @@ use tunnel_common::config::{CloudConfig, ConfigError};
 use tunnel_common::secrets::{Checked, read_secret, read_tokens};
 use tunnel_common::tls::{self, ALPN_H2, ClientFiles, ServerFiles, ServerTls};
 use tunnel_common::users::{Logins, Users};
-use tunnel_common::watch::{Pace, Watch, load_and_watch};
+use tunnel_common::watch::{Pace, Watcher};
 
 /// What came of the files, as it changes.
 pub(crate) struct Files {
@@ -22,7 +22,7 @@ pub(crate) struct Files {
     pub(crate) logins: Arc<Logins>,
     pub(crate) users_changed: watch::Receiver<()>,
     /// Watched for as long as these are kept.
-    _watches: Vec<Watch>,
+    _watcher: Watcher,
 }
 
 /// Reads everything once.
@@ -43,26 +43,25 @@ pub(crate) fn check(config: &CloudConfig) -> Result<(), ConfigError> {
 
 impl Files {
     pub(crate) fn load(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Files, ConfigError> {
-        let pace = Pace::default();
+        let watcher = Watcher::start(Pace::default())?;
         let server = ServerFiles::from(config);
         let (tell_tls, counted) = (Late::<(TlsSender, TlsSender)>::default(), metrics.clone());
-        let (tls, tls_watch) =
-            load_and_watch("tls", server.paths(), pace, move || server.load(), {
-                let tell_tls = tell_tls.clone();
-                move |read: Result<ServerTls, ConfigError>| {
-                    count(&counted, "tls", &read);
-                    if let (Ok(tls), Some((grpc, connect))) = (read, tell_tls.get()) {
-                        replace(grpc, tls.grpc);
-                        replace(connect, tls.connect);
-                    }
+        let tls = watcher.load("tls", server.paths(), move || server.load(), {
+            let tell_tls = tell_tls.clone();
+            move |read: Result<ServerTls, ConfigError>| {
+                count(&counted, "tls", &read);
+                if let (Ok(tls), Some((grpc, connect))) = (read, tell_tls.get()) {
+                    replace(grpc, tls.grpc);
+                    replace(connect, tls.connect);
                 }
-            })?;
+            }
+        })?;
         let (grpc_sender, grpc_tls) = watch::channel(tls.grpc);
         let (connect_sender, connect_tls) = watch::channel(tls.connect);
         tell_tls.set((grpc_sender, connect_sender));
 
         let (file, allow_default) = (config.tokens.file.clone(), config.tokens.allow_default);
-        let (tokens, tokens_watch) = follow("tokens", paths(&file), metrics, move || {
+        let tokens = follow(&watcher, "tokens", paths(&file), metrics, move || {
             load_tokens(&file, allow_default).map(|read| read.map(Arc::new))
         })?;
 
@@ -71,32 +70,24 @@ impl Files {
             Late::<(Arc<Logins>, watch::Sender<()>)>::default(),
             metrics.clone(),
         );
-        let (users, users_watch) =
-            load_and_watch("users", paths(&file), pace, move || load_users(&file), {
-                let tell_users = tell_users.clone();
-                move |read| {
-                    count(&counted, "users", &read);
-                    if let (Ok(users), Some((logins, changed))) = (read, tell_users.get()) {
-                        logins.replace(users);
-                        replace(changed, ());
-                    }
+        let users = watcher.load("users", paths(&file), move || load_users(&file), {
+            let tell_users = tell_users.clone();
+            move |read| {
+                count(&counted, "users", &read);
+                if let (Ok(users), Some((logins, changed))) = (read, tell_users.get()) {
+                    logins.replace(users);
+                    replace(changed, ());
                 }
-            })?;
+            }
+        })?;
         let logins =
             Logins::new(users).map_err(|error| ConfigError::of_file(&config.users.file, error))?;
         let logins = Arc::new(logins);
         let (changed, users_changed) = watch::channel(());
         tell_users.set((logins.clone(), changed));
 
-        let (peers_tls, peers_watch) = peers_tls(config, metrics)?;
-        let (peers_token, token_watch) = peers_token(config, metrics)?;
-        let watches = vec![
-            tls_watch,
-            tokens_watch,
-            users_watch,
-            peers_watch,
-            token_watch,
-        ];
+        let peers_tls = peers_tls(config, &watcher, metrics)?;
+        let peers_token = peers_token(config, &watcher, metrics)?;
         Ok(Files {
             peers_tls,
             peers_token,
@@ -105,7 +96,7 @@ impl Files {
             tokens,
             logins,
             users_changed,
-            _watches: watches,
+            _watcher: watcher,
         })
     }
 }
@@ -113,25 +104,29 @@ impl Files {
 /// TLS towards the other replicas. One that is alone trusts nobody.
 fn peers_tls(
     config: &CloudConfig,
+    watcher: &Watcher,
     metrics: &Arc<Metrics>,
-) -> Result<(watch::Receiver<Arc<ClientConfig>>, Watch), ConfigError> {
+) -> Result<watch::Receiver<Arc<ClientConfig>>, ConfigError> {
     let files = match config.peers.is_set() {
         true => ClientFiles::of_peers(config).paths(),
         false => Vec::new(),
     };
     let of = config.clone();
-    follow("peers-tls", files, metrics, move || load_peers(&of))
+    follow(watcher, "peers-tls", files, metrics, move || {
+        load_peers(&of)
+    })
 }
 
 /// A value that is made of files, now and whenever they change.
 pub(crate) fn follow<T: Send + Sync + 'static>(
+    watcher: &Watcher,
     what: &'static str,
     files: Vec<PathBuf>,
     metrics: &Arc<Metrics>,
     load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
-) -> Result<(watch::Receiver<T>, Watch), ConfigError> {
+) -> Result<watch::Receiver<T>, ConfigError> {
     let (tell, counted) = (Late::default(), metrics.clone());
-    let (first, watched) = load_and_watch(what, files, Pace::default(), load, {
+    let first = watcher.load(what, files, load, {
         let tell = tell.clone();
         move |read| {
             count(&counted, what, &read);
@@ -142,7 +137,7 @@ pub(crate) fn follow<T: Send + Sync + 'static>(
     })?;
     let (sender, receiver) = watch::channel(first);
     tell.set(sender);
-    Ok((receiver, watched))
+    Ok(receiver)
 }
 
 fn load_peers(config: &CloudConfig) -> Result<Checked<Arc<ClientConfig>>, ConfigError> {
@@ -158,10 +153,11 @@ fn load_peers(config: &CloudConfig) -> Result<Checked<Arc<ClientConfig>>, Config
 /// The cluster's token, if it has one.
 fn peers_token(
     config: &CloudConfig,
+    watcher: &Watcher,
     metrics: &Arc<Metrics>,
-) -> Result<(watch::Receiver<Option<Secret>>, Watch), ConfigError> {
+) -> Result<watch::Receiver<Option<Secret>>, ConfigError> {
     let file = config.peers.token_file.clone();
-    follow("peers-token", paths(&file), metrics, move || {
+    follow(watcher, "peers-token", paths(&file), metrics, move || {
         load_token(&file)
     })
 }

@@ -8,7 +8,7 @@ use runtime_tokio::metrics::Metrics;
 use tunnel_common::config::{CloudConfig, ConfigError};
 use tunnel_common::secrets::{Checked, read_secret};
 use tunnel_common::tls::{ALPN_HTTP1, ClientFiles};
-use tunnel_common::watch::Watch;
+use tunnel_common::watch::{Pace, Watcher};
 
 use crate::files::follow;
 
@@ -16,7 +16,7 @@ use crate::files::follow;
 pub(crate) struct Kubernetes {
     pub(crate) client: Client,
     /// Watched for as long as these are kept.
-    _watches: [Watch; 2],
+    _watcher: Watcher,
 }
 
 impl Kubernetes {
@@ -38,14 +38,15 @@ impl Kubernetes {
     ) -> Result<Kubernetes, ConfigError> {
         let of = &config.kubernetes;
         let ca = files(config);
-        let (tls, tls_watch) = follow("kubernetes-ca", ca.paths(), metrics, move || {
+        let watcher = Watcher::start(Pace::default())?;
+        let tls = follow(&watcher, "kubernetes-ca", ca.paths(), metrics, move || {
             ca.load(&[ALPN_HTTP1])
         })?;
         let file = of.token_file.clone();
-        let (token, token_watch) =
-            follow("kubernetes-token", vec![file.clone()], metrics, move || {
-                load_token(&file)
-            })?;
+        let paths = vec![file.clone()];
+        let token = follow(&watcher, "kubernetes-token", paths, metrics, move || {
+            load_token(&file)
+        })?;
         let settings = Settings {
             server: of.server.clone(),
             tls,
@@ -57,7 +58,7 @@ impl Kubernetes {
         })?;
         Ok(Kubernetes {
             client,
-            _watches: [tls_watch, token_watch],
+            _watcher: watcher,
         })
     }
 }

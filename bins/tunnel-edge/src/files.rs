@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tunnel_common::config::{ConfigError, EdgeConfig};
 use tunnel_common::secrets::{Checked, read_secret};
 use tunnel_common::tls::{ALPN_H2, ClientFiles};
-use tunnel_common::watch::{Pace, Watch, load_and_watch};
+use tunnel_common::watch::{Pace, Watcher};
 
 /// What came of the files, as it changes.
 pub(crate) struct Files {
@@ -19,7 +19,7 @@ pub(crate) struct Files {
     pub(crate) bearer: watch::Receiver<Option<EdgeBearer>>,
     pub(crate) targets: watch::Receiver<Targets>,
     /// Watched for as long as these are kept.
-    _watches: Vec<Watch>,
+    _watcher: Watcher,
 }
 
 /// Reads everything once.
@@ -50,15 +50,17 @@ impl Files {
         reload: impl Fn() -> Result<EdgeConfig, ConfigError> + Send + 'static,
         metrics: &Arc<Metrics>,
     ) -> Result<Files, ConfigError> {
+        let watcher = Watcher::start(Pace::default())?;
         let client = client_files(config);
-        let (tls, tls_watch) = follow("tls", client.paths(), metrics, move || {
+        let tls = follow(&watcher, "tls", client.paths(), metrics, move || {
             client.load(&[ALPN_H2])
         })?;
         let (file, node) = (config.node.token_file.clone(), node(config)?);
-        let (bearer, bearer_watch) = follow("token", paths(&file), metrics, move || {
+        let bearer = follow(&watcher, "token", paths(&file), metrics, move || {
             load_bearer(&file, &node)
         })?;
-        let (targets, targets_watch) = follow(
+        let targets = follow(
+            &watcher,
             "config",
             config_file.into_iter().collect(),
             metrics,
@@ -73,22 +75,23 @@ impl Files {
             tls,
             bearer,
             targets,
-            _watches: vec![tls_watch, bearer_watch, targets_watch],
+            _watcher: watcher,
         })
     }
 }
 
 /// A value that follows its files.
 fn follow<T: Send + Sync + 'static>(
+    watcher: &Watcher,
     what: &'static str,
     files: Vec<PathBuf>,
     metrics: &Arc<Metrics>,
     load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
-) -> Result<(watch::Receiver<T>, Watch), ConfigError> {
+) -> Result<watch::Receiver<T>, ConfigError> {
     // Who is told of new content is known only once the first content is.
     let told: Arc<OnceLock<watch::Sender<T>>> = Arc::default();
     let (tell, metrics) = (told.clone(), metrics.clone());
-    let (value, watch) = load_and_watch(what, files, Pace::default(), load, move |read| {
+    let value = watcher.load(what, files, load, move |read| {
         metrics.reloaded(what, if read.is_ok() { "ok" } else { "failed" });
         if let (Ok(value), Some(sender)) = (read, tell.get()) {
             sender.send_replace(value);
@@ -96,7 +99,7 @@ fn follow<T: Send + Sync + 'static>(
     })?;
     let (sender, receiver) = watch::channel(value);
     let _ = told.set(sender);
-    Ok((receiver, watch))
+    Ok(receiver)
 }
 
 fn client_files(config: &EdgeConfig) -> ClientFiles {
