@@ -26,10 +26,17 @@ impl Client {
     /// The same with a user's token.
     pub fn with_token(world: &World, grpc: &str, node: &str, token: &str) -> Client {
         let config = client_config(world, grpc, token);
-        let child = Command::new(binary("tunnel"))
+        let mut command = Command::new(binary("tunnel"));
+        command
             .arg("--config")
             .arg(config)
-            .args(["connect", node, "22"])
+            .args(["connect", node, "22"]);
+        Client::by(command)
+    }
+
+    /// The same by a command line.
+    pub fn by(mut command: Command) -> Client {
+        let child = command
             .env_remove("TUNNEL_SERVER")
             .env_remove("TUNNEL_TOKEN")
             .stdin(Stdio::piped())

@@ -1,11 +1,16 @@
 //! `tunnel connect` by a link of its own (`grpcs://`): what comes of it when lines, replicas and edges go.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use tunnel_tests::binaries::binary;
 use tunnel_tests::client::Client;
 use tunnel_tests::cutter::Cutter;
 use tunnel_tests::targets::Target;
@@ -196,4 +201,151 @@ fn a_helper_that_ssh_ends_leaves_nothing_behind() {
         let streams = || edge.metrics().sum("streams", &[]);
         wait_until("the edge's stream ends", secs(5), || streams() == 0.0);
     }
+}
+
+/// A stand-in for kubectl, whose forwards lead where the folder's files named like Pods say. Real ones are asked in the row
+/// kubernetes_nodes.
+struct Kubectl {
+    dir: PathBuf,
+    token: PathBuf,
+}
+
+impl Kubectl {
+    fn new(world: &World, pods: &[(&str, &str)]) -> Kubectl {
+        let dir = world.path("kubectl");
+        fs::create_dir(&dir).unwrap();
+        let script = r#"#!/bin/sh
+here=${0%/*}
+echo "$*" >>"$here/calls"
+case "$*" in
+*' get configmap tunnel-ca '*) echo 'Log in at https://login.example.com' >&2; cat "$here/ca.crt" ;;
+*' get pods '*) cat "$here/pods" ;;
+*' port-forward '*)
+    for word; do case $word in pod/*) pod=${word#pod/} ;; esac; done
+    echo $$ >>"$here/pids"
+    echo "Forwarding from $(cat "$here/$pod") -> 9000"
+    exec sleep 1000 ;;
+*) echo "error: what is $*?" >&2; exit 1 ;;
+esac
+"#;
+        let file = world.write("kubectl/kubectl", script);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(world.pki.ca(), dir.join("ca.crt")).unwrap();
+        let ready = r#"{"conditions": [{"type": "Ready", "status": "True"}]}"#;
+        let listed = pods.iter().map(|(pod, address)| {
+            fs::write(dir.join(pod), address).unwrap();
+            format!(r#"{{"metadata": {{"name": "{pod}"}}, "status": {ready}}}"#)
+        });
+        let listed: Vec<String> = listed.collect();
+        let listed = format!(r#"{{"items": [{}]}}"#, listed.join(","));
+        fs::write(dir.join("pods"), listed).unwrap();
+        let token = world.write("token-of-alice", "alice-bearer-token");
+        Kubectl { dir, token }
+    }
+
+    fn tunnel(&self, path: &str) -> Client {
+        let mut command = Command::new(binary("tunnel"));
+        let line = "--kube-context prod --kubeconfig here --kube-namespace there connect node-A 22";
+        command.arg("--token-file").arg(&self.token);
+        command.args(line.split(' '));
+        command.env("PATH", path).env("HOME", &self.dir);
+        Client::by(command)
+    }
+
+    fn start(&self) -> Client {
+        self.tunnel(&format!("{}:/usr/bin:/bin", self.dir.display()))
+    }
+
+    /// The Pods that ports were forwarded of, in order.
+    fn forwarded(&self) -> Vec<String> {
+        let calls = fs::read_to_string(self.dir.join("calls")).unwrap();
+        let pod = |line: &str| {
+            let word = line.split(' ').find_map(|word| word.strip_prefix("pod/"));
+            word.map(str::to_owned)
+        };
+        calls.lines().filter_map(pod).collect()
+    }
+
+    /// Forwards that run.
+    fn running(&self) -> usize {
+        let pids = fs::read_to_string(self.dir.join("pids")).unwrap();
+        let line = |pid: &str| fs::read(Path::new("/proc").join(pid).join("cmdline"));
+        pids.lines()
+            .filter(|pid| line(pid).is_ok_and(|line| !line.is_empty()))
+            .count()
+    }
+}
+
+#[test]
+fn through_kubectl_each_way_leads_to_another_pod() {
+    let world = World::new();
+    let (_echo, cloud, _edge) = echoing(&world);
+    let lines = [Cutter::to(&cloud.grpc), Cutter::to(&cloud.grpc)];
+    let [a, b] = &lines;
+    let kubectl = Kubectl::new(&world, &[("a", a.address()), ("b", b.address())]);
+    let mut client = kubectl.start();
+    client.echo(b"first");
+    for cuts in 1..=4 {
+        let ways = kubectl.forwarded();
+        assert_eq!(ways.len(), cuts);
+        assert!(cuts == 1 || ways[cuts - 1] != ways[cuts - 2], "{ways:?}");
+        match ways[cuts - 1].as_str() {
+            "a" => a.cut(),
+            _ => b.cut(),
+        }
+        client.echo(b"word");
+        wait_until("the last forward has ended", secs(5), || {
+            kubectl.running() == 1
+        });
+    }
+    let (_, told, status) = client.finish();
+    assert_eq!(status.code(), Some(0));
+    // What a login plugin says.
+    assert_eq!(told, "Log in at https://login.example.com\n");
+    wait_until("no forward is left", secs(5), || kubectl.running() == 0);
+    let calls = fs::read_to_string(kubectl.dir.join("calls")).unwrap();
+    for line in calls.lines() {
+        let flags = line.starts_with("--kubeconfig here --context prod -n there ");
+        assert!(flags, "{line}");
+    }
+}
+
+#[test]
+fn through_kubectl_a_pod_that_does_not_answer_is_passed_over() {
+    let world = World::new();
+    let (_echo, cloud, _edge) = echoing(&world);
+    let kubectl = Kubectl::new(&world, &[("dead", "127.0.0.1:9"), ("alive", &cloud.grpc)]);
+    for _ in 0..6 {
+        let mut client = kubectl.start();
+        client.echo(b"hello");
+        client.signal(Signal::SIGKILL);
+        client.child.wait().unwrap();
+        wait_until("no forward outlives it", secs(5), || kubectl.running() == 0);
+    }
+    let passed_over = kubectl.forwarded().len() - 6;
+    println!("the dead one was the first of {passed_over} of 6");
+}
+
+#[test]
+fn through_kubectl_what_fails_is_said_once() {
+    let world = World::new();
+    let kubectl = Kubectl::new(&world, &[("dead", "127.0.0.1:9")]);
+    let told = |client: Client| {
+        let (_, told, status) = client.finish();
+        assert_eq!(status.code(), Some(255), "{told}");
+        let told = told.replace("Log in at https://login.example.com\n", "");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        told
+    };
+    let line = told(kubectl.start());
+    assert!(line.contains("127.0.0.1:9: Connection refused"), "{line}");
+    fs::write(kubectl.dir.join("pods"), r#"{"items": []}"#).unwrap();
+    let line = told(kubectl.start());
+    let none = "no Pod with label app=tunnel-cloud is ready in namespace there";
+    assert!(line.contains(none), "{line}");
+    fs::write(kubectl.dir.join("ca.crt"), "").unwrap();
+    let line = told(kubectl.start());
+    assert!(line.contains("tunnel-ca has no ca.crt"), "{line}");
+    let line = told(kubectl.tunnel("/nowhere"));
+    assert!(line.contains("no kubectl on the PATH"), "{line}");
 }

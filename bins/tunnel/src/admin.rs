@@ -1,5 +1,6 @@
 //! `tunnel nodes` and `tunnel streams`: what the cloud's admin address tells.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Format, List};
 use crate::connect::printable;
+use crate::kube;
 use crate::settings::Settings;
 use crate::table;
 
@@ -27,6 +29,7 @@ pub(crate) fn nodes(settings: &Settings, list: &List) -> Result<(), String> {
         "/api/v1/nodes",
         &headings,
         &["name"],
+        one_each,
         |node, now| {
             let rtt = node.get("rttMs").and_then(Value::as_f64);
             vec![
@@ -62,6 +65,7 @@ pub(crate) fn streams(settings: &Settings, list: &List) -> Result<(), String> {
         "/api/v1/streams",
         &headings,
         &["node", "since", "topic"],
+        |_| (),
         |stream, now| {
             let count = |key| {
                 stream
@@ -84,6 +88,14 @@ pub(crate) fn streams(settings: &Settings, list: &List) -> Result<(), String> {
     )
 }
 
+/// A replica tells of a node that it has no link to as offline, whether or not another one has it.
+fn one_each(nodes: &mut Vec<Value>) {
+    let is_offline = |node: &Value| text(node, "state") == "offline";
+    let there = nodes.iter().filter(|node| !is_offline(node));
+    let mut told: BTreeSet<String> = there.map(|node| text(node, "name")).collect();
+    nodes.retain(|node| !is_offline(node) || told.insert(text(node, "name")));
+}
+
 /// Asks all addresses and prints their items together, sorted by `order`.
 fn print(
     settings: &Settings,
@@ -91,14 +103,25 @@ fn print(
     path: &str,
     headings: &[&str],
     order: &[&str],
+    merge: impl FnOnce(&mut Vec<Value>),
     row: impl Fn(&Value, SystemTime) -> Vec<String>,
 ) -> Result<(), String> {
     // Credentials matter only where the address is not loopback; then a missing one is said by the server.
     let authorization = settings.authorization();
     let mut items = Vec::new();
-    for admin in &list.admin {
-        items.append(&mut items_of(admin, path, authorization.as_deref())?);
+    let ask = |admin: &str| items_of(admin, path, authorization.as_deref());
+    match settings.cluster() {
+        Some(cluster) => {
+            let asked = cluster.each(kube::ADMIN, |address| ask(&address.to_string()))?;
+            items.extend(asked.into_iter().flatten());
+        }
+        None => {
+            for admin in &list.admin {
+                items.append(&mut ask(admin)?);
+            }
+        }
     }
+    merge(&mut items);
     items.sort_by_cached_key(|item| order.iter().map(|key| text(item, key)).collect::<Vec<_>>());
     match list.output {
         Format::Json => {
@@ -239,6 +262,19 @@ mod tests {
         ] {
             assert!(authority_of(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_node_that_another_replica_has_is_not_offline() {
+        let node = |name, state, replica| json!({"name": name, "state": state, "replica": replica});
+        let mut nodes = vec![
+            node("a", "offline", 1),
+            node("b", "offline", 1),
+            node("a", "online", 2),
+            node("b", "offline", 2),
+        ];
+        one_each(&mut nodes);
+        assert_eq!(nodes, [node("b", "offline", 1), node("a", "online", 2)]);
     }
 
     #[test]

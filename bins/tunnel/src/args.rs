@@ -19,7 +19,8 @@ As ssh's ProxyCommand, in ~/.ssh/config:
 The server and the credentials come from flags, the environment or ~/.config/tunnel/config.toml:
   server = \"grpcs://cloud.example.com:9000\"    # https://HOST:2222 is CONNECT in TLS, http:// without
   ca = \"~/.config/tunnel/ca.crt\"
-  token_file = \"~/.config/tunnel/token\"        # or user and password_file";
+  token_file = \"~/.config/tunnel/token\"        # or user and password_file
+With --kube-context the server is the one in that cluster, and no port of it needs to be open.";
 
 /// All of the command line.
 #[derive(Debug, Parser)]
@@ -40,6 +41,20 @@ pub(crate) struct ServerArgs {
     /// The cloud: grpcs://HOST:9000, or its CONNECT port: https://HOST:2222, http://HOST:2222 (plain) [env: TUNNEL_SERVER]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// The cloud in a Kubernetes cluster, of this context of your kubeconfig: through its API server, by kubectl port-forward
+    #[arg(long, global = true, value_name = "CONTEXT", conflicts_with = "server")]
+    pub(crate) kube_context: Option<String>,
+    /// With --kube-context: the kubeconfig [default: where kubectl looks]
+    #[arg(long, global = true, value_name = "FILE", requires = "kube_context")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// With --kube-context: where tunnel-cloud is [default: edge-system]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAMESPACE",
+        requires = "kube_context"
+    )]
+    pub(crate) kube_namespace: Option<String>,
     /// File with the authorities (PEM) that the server's certificate is checked against
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
@@ -129,6 +144,7 @@ pub(crate) struct List {
         long,
         value_name = "URL",
         value_delimiter = ',',
+        conflicts_with = "kube_context",
         default_value = "http://127.0.0.1:6000"
     )]
     pub(crate) admin: Vec<String>,

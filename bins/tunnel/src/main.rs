@@ -5,6 +5,7 @@ mod args;
 mod connect;
 mod demo;
 mod install;
+mod kube;
 mod plugin;
 mod settings;
 mod ssh;
@@ -58,7 +59,10 @@ fn main() -> ExitCode {
             let done = table::print(&String::from_utf8_lossy(&script));
             finish(done, Exit::Failed)
         }
-        Command::Child { program } => finish(Err(demo::exec_child(&program)), Exit::Passed(127)),
+        Command::Child { program } => finish(
+            Err(demo::exec_child(&program)),
+            Exit::Passed(demo::NO_PROGRAM),
+        ),
     };
     exit.into()
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use clap::{Arg, Command};
 
+use crate::kube;
+
 /// How the program was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Called {
@@ -55,6 +57,10 @@ pub(crate) fn complete(command: &Command, words: &[String]) -> String {
         }
     }
     if let Some(arg) = value_of {
+        if arg.get_id() == "kube_context" {
+            let contexts = kube::contexts().into_iter();
+            return lines(contexts.filter(|name| name.starts_with(last)));
+        }
         let values = arg.get_possible_values();
         let names: Vec<String> = values
             .iter()

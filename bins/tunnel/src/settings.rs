@@ -14,10 +14,16 @@ use tunnel_common::secrets::read_secret;
 use tunnel_common::tls::{ALPN_H2, ALPN_HTTP1, ClientFiles};
 
 use crate::args::ServerArgs;
+use crate::kube::Cluster;
+
+/// The name in the certificate of a cloud that no address leads to.
+const SERVER_NAME: &str = "tunnel.cloud.io";
 
 /// The operator's settings.
 pub(crate) struct Settings {
     config: ClientConfig,
+    /// The cluster that the cloud is in, and is reached through.
+    cluster: Option<Cluster>,
     /// What speaks for the user, by precedence.
     credential: Credential,
 }
@@ -40,6 +46,8 @@ pub(crate) enum Way {
 pub(crate) struct LinkServer {
     /// `host:port`, each a replica's or a balancer's.
     pub(crate) addresses: Vec<String>,
+    /// The cluster that leads to them, instead of addresses.
+    pub(crate) cluster: Option<Cluster>,
     /// The name in its certificate; `None`: its host.
     pub(crate) name: Option<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
@@ -96,11 +104,18 @@ impl Settings {
         let config = ClientConfig::load(args.config.as_deref(), &flags, env)
             .map_err(|error| error.to_string())?;
         let credential = credential(args, &config, env)?;
-        Ok(Self { config, credential })
+        Ok(Self {
+            config,
+            cluster: Cluster::of(args),
+            credential,
+        })
     }
 
     /// Where the server is, and how it is spoken to.
     pub(crate) fn way(&self) -> Result<Way, String> {
+        if let Some(cluster) = &self.cluster {
+            return self.by_cluster(cluster).map(Way::Link);
+        }
         let Some(server) = &self.config.server else {
             return Err("no server is set: use --server, TUNNEL_SERVER or server in ~/.config/tunnel/config.toml \
                         (grpcs://cloud.example.com:9000, say)"
@@ -126,33 +141,65 @@ impl Settings {
     }
 
     fn link_server(&self, server: &ServerAddress) -> Result<LinkServer, String> {
-        let token = match &self.credential {
-            Credential::None => None,
-            Credential::Token(token) => Some(token.clone()),
-            Credential::Password { .. } => {
-                return Err(format!(
-                    "{server}: by grpcs:// a user shows a token (token_file) or a certificate; passwords are for https://"
-                ));
-            }
-        };
         Ok(LinkServer {
             addresses: std::iter::once(&server.address)
                 .chain(&server.others)
                 .map(ToString::to_string)
                 .collect(),
+            cluster: None,
             name: Some(self.config.server_name.clone()).filter(|name| !name.is_empty()),
             tls: self.tls(ALPN_H2)?,
-            token,
+            token: self.token(server)?,
             grace: self.config.grace,
             url: server.to_string(),
         })
     }
 
+    /// Its certificate is checked as ever: the API server only carries what is said.
+    fn by_cluster(&self, cluster: &Cluster) -> Result<LinkServer, String> {
+        let name = match self.config.server_name.as_str() {
+            "" => SERVER_NAME,
+            name => name,
+        };
+        let token = self.token(cluster)?;
+        let mut files = ClientFiles::from(&self.config);
+        // Whoever may change that ConfigMap may change the cloud too.
+        let fetched = match files.ca.as_os_str().is_empty() {
+            true => Some(cluster.ca().and_then(|pem| kept(&pem))?),
+            false => None,
+        };
+        if let Some(file) = &fetched {
+            files.ca = file.path().to_owned();
+        }
+        Ok(LinkServer {
+            addresses: Vec::new(),
+            cluster: Some(cluster.clone()),
+            name: Some(name.to_owned()),
+            tls: loaded(&files, ALPN_H2)?,
+            token,
+            grace: self.config.grace,
+            url: cluster.to_string(),
+        })
+    }
+
+    /// What is shown on a link.
+    fn token(&self, server: &dyn fmt::Display) -> Result<Option<Secret>, String> {
+        match &self.credential {
+            Credential::None => Ok(None),
+            Credential::Token(token) => Ok(Some(token.clone())),
+            Credential::Password { .. } => Err(format!(
+                "{server}: by grpcs:// a user shows a token (token_file) or a certificate; passwords are for https://"
+            )),
+        }
+    }
+
+    /// The cluster, if it is there that replicas are to be asked.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
     fn tls(&self, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, String> {
-        let files = ClientFiles::from(&self.config);
-        let loaded = files.load(&[alpn]).map_err(|error| error.to_string())?;
-        warn(&loaded.warnings);
-        Ok(loaded.value)
+        loaded(&ClientFiles::from(&self.config), alpn)
     }
 
     /// The value of `Proxy-Authorization` (or `Authorization`), a secret; `None` without credentials.
@@ -166,6 +213,19 @@ impl Settings {
             )),
         }
     }
+}
+
+fn loaded(files: &ClientFiles, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, String> {
+    let loaded = files.load(&[alpn]).map_err(|error| error.to_string())?;
+    warn(&loaded.warnings);
+    Ok(loaded.value)
+}
+
+/// As a file, until it has been read.
+fn kept(pem: &str) -> Result<tempfile::NamedTempFile, String> {
+    let made = tempfile::NamedTempFile::new();
+    let written = made.and_then(|file| std::fs::write(file.path(), pem).map(|()| file));
+    written.map_err(|error| format!("a temporary file: {error}"))
 }
 
 /// A token by flag or environment, a password by flag, then what the file names, a token first.

@@ -72,6 +72,9 @@ pub(crate) fn proxy_command(own: &Path, server: &ServerArgs) -> String {
     };
     flag("--config", path(&server.config));
     flag("--server", server.server.clone());
+    flag("--kube-context", server.kube_context.clone());
+    flag("--kubeconfig", path(&server.kubeconfig));
+    flag("--kube-namespace", server.kube_namespace.clone());
     flag("--ca", path(&server.ca));
     flag("--user", server.user.clone());
     flag("--password-file", path(&server.password_file));
@@ -120,6 +123,20 @@ mod tests {
                 "1:x:2",
                 "uptime"
             ]
+        );
+    }
+
+    #[test]
+    fn a_cluster_is_passed_on() {
+        let server = ServerArgs {
+            kube_context: Some("prod eu".into()),
+            kubeconfig: Some("/home/me/kubeconfig".into()),
+            kube_namespace: Some("tunnels".into()),
+            ..ServerArgs::default()
+        };
+        assert_eq!(
+            proxy_command(Path::new("tunnel"), &server),
+            "tunnel --kube-context 'prod eu' --kubeconfig /home/me/kubeconfig --kube-namespace tunnels connect %h %p"
         );
     }
 

@@ -24,6 +24,7 @@ use super::relay::{
     Broken, EARLY_BYTES_MAX, close_stdout, read_stdin, readable, stdin_has_something, widen,
     write_stdout,
 };
+use crate::kube::Forward;
 use crate::settings::LinkServer;
 
 /// The replica waits for its node and the edge dials before there is an answer.
@@ -32,15 +33,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFERS_BYTES_MAX: u64 = 64 << 20;
 
 /// Carries stdin and stdout until both directions have ended.
-pub(super) fn run(server: LinkServer, host: &str, port: u16) -> Result<(), String> {
+pub(super) fn run(mut server: LinkServer, host: &str, port: u16) -> Result<(), String> {
     let no_node = |_| format!("{host:?} is no node's name");
     let node = NodeName::parse(host).map_err(no_node)?;
     let target = Target::loopback(port).ok_or("the port must be 1 to 65535")?;
     let url = server.url.clone();
+    let no_link = |why| format!("cannot connect to {url}: {why}");
+    let forward = match server.cluster.take() {
+        Some(cluster) => Some(Forward::start(&cluster).map_err(no_link)?),
+        None => None,
+    };
+    if let Some(forward) = &forward {
+        // A try for each replica.
+        server.addresses = vec![forward.address.to_string(); forward.replicas];
+    }
     carry(server, node, target).map_err(|ended| match ended {
         End::Abandoned => String::new(),
         End::Failed(error) => format!("cannot carry the stream: {error}"),
-        End::Stream(Ended::NoLink(text)) => format!("cannot connect to {url}: {text}"),
+        End::Stream(Ended::NoLink(text)) => {
+            let why = forward.as_ref().map(Forward::failure);
+            no_link(why.filter(|why| !why.is_empty()).unwrap_or(text))
+        }
         End::Stream(Ended::Refused(text) | Ended::Lost(text)) => text,
     })
 }

@@ -25,7 +25,7 @@ const TAIL_LINES: usize = 15;
 /// A command that runs `program` as a child that the kernel ends when we are gone, however we went.
 ///
 /// The kernel's promise is asked for by the process itself, so we are run first, and become `program`.
-pub(super) fn command(own: &Path, program: &Path) -> Command {
+pub(crate) fn command(own: &Path, program: &Path) -> Command {
     let mut command = Command::new(own);
     command
         .arg(CHILD_COMMAND)

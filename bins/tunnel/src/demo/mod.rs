@@ -12,7 +12,7 @@ mod sshd;
 mod torture;
 mod words;
 
-pub(crate) use child::exec_child;
+pub(crate) use child::{command as child_command, exec_child};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ use tunnel_common::exit::{Exit, report};
 
 /// The hidden command that a child is started by.
 pub(crate) const CHILD_COMMAND: &str = "run-as-child";
+/// Its exit status if the program couldn't be run, as a shell's.
+pub(crate) const NO_PROGRAM: u8 = 127;
 
 /// For everything to be up. It takes well under a second; a machine may be busy.
 const UP_TIMEOUT: Duration = Duration::from_secs(30);
