@@ -359,7 +359,7 @@ fn other_projects_kinds() -> String {
     text
 }
 
-/// By kubectl itself: `kubectl tunnel`, and the completion of its words; and what krew would install.
+/// By kubectl itself: `kubectl tunnel`, and the completion of its words.
 #[test]
 fn tunnel_is_a_plugin_of_kubectl() {
     let dir = tempfile::tempdir().unwrap();
@@ -381,25 +381,75 @@ fn tunnel_is_a_plugin_of_kubectl() {
     let completed = kubectl(&["__complete", "tunnel", "nodes", "--output", ""]);
     assert!(completed.starts_with("table\njson\n"), "{completed}");
 
-    let manifest = run(Command::new(deploy("krew/pack"))
-        .arg(dir.path().join("krew"))
-        .arg("https://example.com/releases")
-        .arg(binary("tunnel")));
-    let manifest: Value = serde_saphyr::from_str(&manifest).unwrap();
-    let platform = &manifest["spec"]["platforms"][0];
-    let uri = platform["uri"].as_str().unwrap();
-    let archive = dir
-        .path()
-        .join("krew")
-        .join(uri.rsplit('/').next().unwrap());
-    let sum = run(Command::new("sha256sum").arg(&archive));
-    assert_eq!(sum.split(' ').next(), platform["sha256"].as_str());
-    let listed = run(Command::new("tar").arg("-tzf").arg(&archive));
-    assert!(
-        listed
-            .lines()
-            .any(|file| Some(file) == platform["bin"].as_str()),
-        "{listed}"
+    let config = dir.path().join("config");
+    let contexts =
+        "contexts: [{name: prod, context: {cluster: c}}, {name: test, context: {cluster: c}}]";
+    std::fs::write(
+        &config,
+        format!("apiVersion: v1\nkind: Config\n{contexts}\n"),
+    )
+    .unwrap();
+    let mut command = Command::new(programs(&[]).join("kubectl"));
+    let path = format!("{}:{}", dir.path().display(), programs(&[]).display());
+    command.env("PATH", path).env("KUBECONFIG", config);
+    let completed = run(command.args(["__complete", "tunnel", "--kube-context", "p"]));
+    assert!(completed.starts_with("prod\n"), "{completed}");
+}
+
+/// By the rules that krew checks when it installs, and names when a manifest is handed in.
+#[test]
+fn krew_is_given_what_it_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let pack = || {
+        let mut command = Command::new(deploy("krew/pack"));
+        command.arg(dir.path()).arg("https://example.com/releases/");
+        let other = format!("arm64={}", binary("tunnel").display());
+        run(command.arg(binary("tunnel")).arg(other))
+    };
+    let text = pack();
+    assert_eq!(text, pack(), "the same each time");
+    let manifest: Value = serde_saphyr::from_str(&text).unwrap();
+    assert_eq!(
+        manifest["apiVersion"],
+        "krew.googlecontainertools.github.com/v1alpha2"
     );
-    assert_eq!(manifest["spec"]["version"], "v0.1.0");
+    assert_eq!(manifest["kind"], "Plugin");
+    // The name is that of the file in the index and of the command, and never begins with kube.
+    assert_eq!(manifest["metadata"]["name"], "tunnel");
+    let spec = &manifest["spec"];
+    assert_eq!(spec["version"], "v0.1.0");
+    let short = spec["shortDescription"].as_str().unwrap();
+    assert!(
+        (1..=50).contains(&short.len()) && !short.contains('\n'),
+        "{short}"
+    );
+    for field in ["description", "homepage", "caveats"] {
+        assert!(spec[field].is_string(), "{field}");
+    }
+    let platforms = spec["platforms"].as_array().unwrap();
+    let mut machines = Vec::new();
+    for platform in platforms {
+        let labels = platform["selector"]["matchLabels"].as_object().unwrap();
+        assert_eq!(labels.keys().collect::<Vec<_>>(), ["arch", "os"]);
+        assert_eq!(labels["os"], "linux");
+        machines.push(labels["arch"].as_str().unwrap());
+        let uri = platform["uri"].as_str().unwrap();
+        let file = uri.strip_prefix("https://example.com/releases/").unwrap();
+        assert!(file.ends_with(".tar.gz"), "{file}");
+        let archive = dir.path().join(file);
+        let sum = run(Command::new("sha256sum").arg(&archive));
+        assert_eq!(sum.split(' ').next(), platform["sha256"].as_str());
+        let bin = platform["bin"].as_str().unwrap();
+        let listed = run(Command::new("tar").arg("-tvzf").arg(&archive));
+        let is_program = |line: &str| line.starts_with("-rwxr-xr-x") && line.ends_with(bin);
+        assert!(listed.lines().any(is_program), "{listed}");
+        assert!(listed.contains("LICENSE"), "{listed}");
+    }
+    machines.sort_unstable();
+    machines.dedup();
+    assert_eq!(
+        (machines.len(), machines.contains(&"arm64")),
+        (2, true),
+        "no two for one machine"
+    );
 }
