@@ -25,18 +25,10 @@ pub struct Nodes {
     dir: PathBuf,
 }
 
-/// An image for both nodes.
-#[derive(Debug)]
-pub struct Image<'a> {
-    /// With its tag.
-    pub name: &'a str,
-    /// The program.
-    pub program: PathBuf,
-}
-
 impl Nodes {
-    /// Starts everything, with its files in `dir`, and waits until both nodes are ready.
-    pub fn start(dir: &Path, images: &[Image<'_>]) -> Self {
+    /// Starts everything, with its files in `dir`, and waits until both nodes are ready. They have the image
+    /// `localhost/pause:test` and no other.
+    pub fn start(dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
         let networks = Networks::new();
         let setup = Setup {
@@ -54,13 +46,7 @@ impl Nodes {
             plane,
             dir: dir.to_owned(),
         };
-        let pause = Image {
-            name: "localhost/pause:test",
-            program: programs(&[]).join("pause"),
-        };
-        for image in images.iter().chain([&pause]) {
-            nodes.image(image);
-        }
+        nodes.image("localhost/pause:test", &programs(&[]).join("pause"));
         let networks = &nodes.networks;
         nodes.node("cloud-a", &networks.cloud.path(), CLOUD, "10.244.1.0/24");
         nodes.node("edge-a", &networks.edge.path(), EDGE, "10.244.2.0/24");
@@ -82,17 +68,22 @@ impl Nodes {
         self.networks.cloud.enter(|| self.plane.ask(line))
     }
 
+    /// A node's folder: its containerd's socket, what its machine has in /etc/tunnel, its Pods' logs.
+    pub fn folder(&self, node: &str) -> PathBuf {
+        self.dir.join(node)
+    }
+
     /// Makes an image and lays it before both nodes.
-    fn image(&self, image: &Image<'_>) {
+    fn image(&self, name: &str, program: &Path) {
         let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/archive");
-        let file = image.name.replace(['/', ':'], "-") + ".tar";
+        let file = name.replace(['/', ':'], "-") + ".tar";
         for node in ["cloud-a", "edge-a"] {
             let folder = self.dir.join(node).join("images");
             fs::create_dir_all(&folder).unwrap();
             let made = Command::new(&archive)
                 .arg(folder.join(&file))
-                .arg(image.name)
-                .arg(&image.program)
+                .arg(name)
+                .arg(program)
                 .output()
                 .unwrap();
             success("deploy/images/archive", &made);

@@ -35,6 +35,11 @@ pub struct Ssh {
 impl Sshd {
     /// Makes keys in the world's `ssh` folder and listens.
     pub fn start(world: &World) -> Self {
+        Self::start_at(world, "127.0.0.1:0")
+    }
+
+    /// The same at an address, in a network of the test's own.
+    pub fn start_at(world: &World, address: &str) -> Self {
         let dir = world.path("ssh");
         fs::create_dir_all(&dir).unwrap();
         keygen(&dir.join("host_key"));
@@ -54,7 +59,7 @@ impl Sshd {
         let sshd = program("sshd", "openssh-server");
         let log = world.path("log");
         fs::create_dir_all(&log).unwrap();
-        let target = Target::serve(move |socket| {
+        let target = Target::serve_at(address, move |socket| {
             let log = File::options()
                 .create(true)
                 .append(true)

@@ -22,7 +22,12 @@ pub struct Target {
 impl Target {
     /// Serves each connection by `handler` in a thread.
     pub fn serve(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve_at("127.0.0.1:0", handler)
+    }
+
+    /// The same at an address.
+    pub fn serve_at(address: &str, handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicUsize::new(0));

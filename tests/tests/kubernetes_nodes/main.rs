@@ -1,28 +1,31 @@
 //! Real nodes: what the manifests say, run by kubelets.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod expected;
+mod newcomer;
+mod through_kubectl;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tunnel_tests::World;
-use tunnel_tests::binaries::binary;
 use tunnel_tests::metrics::Metrics;
 use tunnel_tests::metrics_adapter;
 use tunnel_tests::netns::{Cut, Networks};
-use tunnel_tests::nodes::{CLOUD, EDGE, Image, Nodes};
+use tunnel_tests::nodes::{CLOUD, EDGE, Nodes};
 use tunnel_tests::openssh::{Ssh, Sshd};
 use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::wait::{millis, secs, wait_until};
-use tunnel_tests::world::{TOKEN, User};
+
+use newcomer::Newcomer;
 
 /// Pods run on both nodes, in images of ours; the edge reaches the cloud, and not the other way round.
 #[test]
 fn pods_run_on_a_cloud_node_and_on_an_edge_that_lets_nobody_in() {
     let dir = tempfile::tempdir().unwrap();
-    let nodes = Nodes::start(dir.path(), &[]);
+    let nodes = Nodes::start(dir.path());
     let pods = dir.path().join("pods.yaml");
     let restricted = "securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, \
                       runAsNonRoot: true, runAsUser: 65532, capabilities: {drop: [ALL]}, \
@@ -65,77 +68,31 @@ fn pods_run_on_a_cloud_node_and_on_an_edge_that_lets_nobody_in() {
     assert!(refused.is_err(), "the cloud reaches the edge's kubelet");
 }
 
-/// The manifests as written, but for the cloud's address, where this test's sshd is and where the edge's token lies:
-/// logins from elsewhere through the NodePorts.
+/// As docs/kubernetes.md says, from nothing to logins through the NodePorts, and on: sessions live through what an operator
+/// does, and what is said there of events, probes and logs is so.
 #[test]
-fn ssh_reaches_the_edge_through_the_manifests_as_written() {
+fn a_newcomer_gets_from_nothing_to_logins_that_live_on() {
     let world = World::new();
-    let nodes = Nodes::start(
-        &world.path("cluster"),
-        &["tunnel-cloud", "tunnel-edge"].map(|name| Image {
-            name: match name {
-                "tunnel-cloud" => "docker.io/library/tunnel-cloud:0.1.0",
-                _ => "docker.io/library/tunnel-edge:0.1.0",
-            },
-            program: binary(name),
-        }),
-    );
+    let nodes = Nodes::start(&world.path("cluster"));
     let Networks { edge, client, .. } = &nodes.networks;
-    let sshd = edge.enter(|| Sshd::start(&world));
+    let _sshd = edge.enter(|| Sshd::start_at(&world, "127.0.0.1:22"));
     let k = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         nodes.kubectl(&[&["-n", "edge-system"], words.as_slice()].concat())
     };
-    give_credentials(&world, &k);
-    k("label node edge-a node-role.kubernetes.io/edge=");
-    k(&format!(
-        "apply -k {}",
-        manifests(&world, &sshd.address()).display()
-    ));
-    for what in ["deployment/tunnel-cloud", "daemonset/tunnel-edge"] {
-        k(&format!("rollout status {what} --timeout=120s"));
-    }
-
-    // The Job has made it.
-    let ca = k("get configmap tunnel-ca -o jsonpath={.data.ca\\.crt}");
-    let ca = world.write("job-ca.crt", &ca);
-    let port = k("get service tunnel-cloud -o jsonpath={.spec.ports[?(@.name==\"ssh\")].nodePort}");
-    let config = format!(
-        "server = \"grpcs://10.77.1.1:31900\"\nserver_name = \"tunnel.cloud.io\"\nca = {:?}\ntoken_file = {:?}\n",
-        ca,
-        world.path("alice-token"),
-    );
-    let config = world.write("tunnel.toml", &config);
-    let tunnel = format!(
-        "{} --config {}",
-        binary("tunnel").display(),
-        config.display()
-    );
-    let corkscrew = format!(
-        "corkscrew 10.77.1.1 {port} %h %p {}",
-        world.path("alice-password").display()
-    );
-    let ssh = Ssh::by(
-        &world,
-        "edge-a",
-        &[
-            ("tunnel", format!("{tunnel} connect %h %p")),
-            ("corkscrew", corkscrew),
-        ],
-    );
-    client.enter(|| {
-        for alias in ["tunnel", "corkscrew"] {
-            wait_until("a login through the NodePort", secs(30), || {
-                ssh.run(alias, "echo hello").stdout == b"hello\n"
-            });
-        }
-    });
-    the_autoscaler_reads_its_metric(&world, &nodes, &k);
+    let newcomer = Newcomer::new(&world, &nodes);
+    newcomer.logs_in();
+    an_autoscaler_is_there(&world, &nodes, &k);
+    let by = through_kubectl::logs_in(&world, &nodes, &newcomer, &k);
+    the_autoscaler_has_read_its_metric(&k);
+    through_kubectl::lives_on(&world, &nodes, &newcomer, &by, &k);
+    let ssh = Ssh::by(&world, "edge-a", &[("tunnel", newcomer.proxy_command())]);
     let sessions = client.enter(|| Sessions {
         busy: Busy::start(&ssh, "tunnel"),
         idle: Idle::start(&ssh, "tunnel"),
     });
     live_on(&nodes, &k, sessions);
+    expected::all(&nodes, &newcomer, &k);
 }
 
 /// Of what takes 3 s itself, on a machine that is busy with a cluster. Less than the pauses of two processes of one node.
@@ -167,7 +124,10 @@ fn live_on(nodes: &Nodes, k: &dyn Fn(&str) -> String, mut sessions: Sessions) {
     line.mend(Cut::Drop);
     sessions.answer("the edge's line was cut for 3 s");
 
-    k(&format!("delete pod {} --wait=false", serving(nodes)));
+    let leaving = serving(nodes);
+    let log = expected::Log::follow(nodes, &leaving);
+    k(&format!("delete pod {leaving} --wait=false"));
+    log.says("this replica is leaving; its links are asked to go elsewhere");
     sessions.answer("the serving replica is deleted");
     k("rollout status deployment/tunnel-cloud --timeout=120s");
     sessions.answer("it has a successor");
@@ -190,35 +150,44 @@ fn live_on(nodes: &Nodes, k: &dyn Fn(&str) -> String, mut sessions: Sessions) {
     k("rollout status daemonset/tunnel-edge --timeout=60s");
 }
 
-/// Each replica's Pod, and its admin listener.
+/// The Pod of each replica that stays, and its admin listener.
 fn replicas(nodes: &Nodes) -> Vec<(String, String)> {
-    let list = "jsonpath={range .items[*]}{.metadata.name}={.status.podIP}{\"\\n\"}{end}";
+    let list = "jsonpath={range .items[*]}{.metadata.name}={.status.podIP}={.metadata.deletionTimestamp}{\"\\n\"}{end}";
     let label = ["-n", "edge-system", "get", "pods", "-l", "app=tunnel-cloud"];
     let pods = nodes.kubectl(&[label.as_slice(), &["-o", list]].concat());
-    let pods = pods.lines().filter_map(|line| line.split_once('='));
+    // Nothing stands behind the last sign unless it leaves.
+    let pods = pods.lines().filter_map(|line| line.strip_suffix('='));
+    let pods = pods.filter_map(|line| line.split_once('='));
     pods.map(|(name, address)| (name.to_owned(), format!("{address}:6000")))
         .collect()
 }
 
-/// The links of edges that a replica says it has, in its network.
-fn edges(admin: &str) -> Option<f64> {
-    Some(Metrics::try_read(admin)?.sum("links", &[("kind", "edge")]))
+/// The links of a kind that a replica says it has, in its network.
+fn links(admin: &str, kind: &str) -> Option<f64> {
+    Some(Metrics::try_read(admin)?.sum("links", &[("kind", kind)]))
 }
 
 /// The replica that has the edge's link.
 fn serving(nodes: &Nodes) -> String {
-    let has = |admin: &str| nodes.networks.cloud.enter(|| edges(admin)) == Some(1.0);
-    let found = replicas(nodes).into_iter().find(|(_, admin)| has(admin));
-    found.expect("a replica has the edge's link").0
+    let found = with_links(nodes, "edge").pop();
+    found.expect("a replica has the edge's link")
 }
 
-/// The autoscaler of deploy/ finds its metric: the mean of what the replicas' pages say.
-fn the_autoscaler_reads_its_metric(world: &World, nodes: &Nodes, k: &dyn Fn(&str) -> String) {
+/// The replicas that have links of a kind.
+fn with_links(nodes: &Nodes, kind: &str) -> Vec<String> {
+    let has = |admin: &str| nodes.networks.cloud.enter(|| links(admin, kind)) > Some(0.0);
+    let replicas = replicas(nodes).into_iter();
+    let those = replicas.filter(|(_, admin)| has(admin));
+    those.map(|(name, _)| name).collect()
+}
+
+/// That of deploy/, and what answers its question for a metric by what the replicas' pages say.
+fn an_autoscaler_is_there(world: &World, nodes: &Nodes, k: &dyn Fn(&str) -> String) {
     let replicas = replicas(nodes);
     assert_eq!(replicas.len(), 3);
     let identity = world.pki.replica("adapter");
     let read = Arc::new(move || {
-        let value = |(name, admin): &(String, String)| Some((name.clone(), edges(admin)?));
+        let value = |(name, admin): &(String, String)| Some((name.clone(), links(admin, "edge")?));
         replicas.iter().filter_map(value).collect()
     });
     let adapter = nodes
@@ -253,6 +222,10 @@ spec: {{group: custom.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 10
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let autoscaler = deploy.join("components/autoscaling/autoscaling.yaml");
     k(&format!("apply -f {}", autoscaler.display()));
+}
+
+/// It finds its metric, and takes the mean.
+fn the_autoscaler_has_read_its_metric(k: &dyn Fn(&str) -> String) {
     wait_until(
         "the autoscaler has read the replicas' links",
         secs(90),
@@ -263,54 +236,4 @@ spec: {{group: custom.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 10
             ) == "333m"
         },
     );
-}
-fn give_credentials(world: &World, k: &dyn Fn(&str) -> String) {
-    let user = User {
-        name: "alice",
-        password: "wonderland",
-        token: "alice-bearer-token",
-        nodes: &["edge-*"],
-        ports: &[22],
-        admin: true,
-    };
-    world.write_users(&[user]);
-    world.write("alice-token", user.token);
-    world.write("alice-password", "alice:wonderland");
-    let tokens = world.write("edge-tokens", &format!("edge-a:{TOKEN}\n"));
-    let token = world.write("edge-token", TOKEN);
-    std::os::unix::fs::chown(&token, Some(65532), Some(65532)).unwrap();
-    k("create namespace edge-system");
-    for (secret, files) in [
-        (
-            "tunnel-tokens",
-            format!("--from-file=tokens={}", tokens.display()),
-        ),
-        (
-            "tunnel-users",
-            format!(
-                "--from-file=users.toml={}",
-                world.path("users.toml").display()
-            ),
-        ),
-    ] {
-        k(&format!("create secret generic {secret} {files}"));
-    }
-}
-
-/// A copy of deploy/kubernetes with this test's places in it.
-fn manifests(world: &World, sshd: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
-    let copy = world.path("manifests");
-    fs::create_dir_all(&copy).unwrap();
-    for file in fs::read_dir(source).unwrap().map(Result::unwrap) {
-        let text = fs::read_to_string(file.path()).unwrap();
-        let mut text = text.replace("cloud.example.com:31900", &format!("{CLOUD}:31900"));
-        if file.file_name() == "edge.toml" {
-            text.push_str(&format!("targets = {{ map = {{ 22 = {sshd:?} }} }}\n"));
-        }
-        let token = world.path("edge-token").display().to_string();
-        let text = text.replace("path: /etc/tunnel/token,", &format!("path: {token},"));
-        fs::write(copy.join(file.file_name()), text).unwrap();
-    }
-    copy
 }
