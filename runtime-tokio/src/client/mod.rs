@@ -129,6 +129,9 @@ pub async fn run(
         Err(Broken::Lost("the driver has ended".into()))
     };
     let result = tokio::select! {
+        // How the stream ended is known before whoever reads it sees the end and tells us to go, as ssh tells its helper: what is
+        // to be said of it is not to be lost by a slow machine.
+        biased;
         result = watched => result,
         () = end => Ok(()),
     };
