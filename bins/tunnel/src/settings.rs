@@ -148,8 +148,8 @@ impl Settings {
                 .collect(),
             cluster: None,
             name: Some(self.config.server_name.clone()).filter(|name| !name.is_empty()),
-            tls: self.tls(ALPN_H2)?,
             token: self.token(server)?,
+            tls: self.tls(ALPN_H2)?,
             grace: self.config.grace,
             url: server.to_string(),
         })
