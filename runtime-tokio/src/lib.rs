@@ -20,9 +20,11 @@ mod runtime;
 mod test_tls;
 
 pub use runtime::{Tokio, TokioDatagrams, TokioTask, TokioTimer};
-pub use runtime_shared::{clock, metrics, uplink};
 #[cfg(feature = "cloud")]
-use runtime_shared::{record, seed};
+use runtime_shared::record;
+#[cfg(any(feature = "cloud", feature = "client"))]
+use runtime_shared::seed;
+pub use runtime_shared::{clock, metrics, uplink};
 
 /// The drivers, on tokio.
 #[cfg(any(feature = "cloud", feature = "client"))]
