@@ -26,6 +26,7 @@ pub mod netns;
 pub mod nodes;
 pub mod opener;
 pub mod openssh;
+pub mod pages;
 pub mod pki;
 pub mod process;
 pub mod session;

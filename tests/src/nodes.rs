@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::kubernetes::{ControlPlane, Setup, programs};
 use crate::netns::Networks;
 use crate::openssh::success;
+use crate::pages::repository;
 use crate::wait::{secs, wait_until};
 
 /// The address of the cloud's node, at which an edge finds NodePorts.
@@ -75,7 +76,7 @@ impl Nodes {
 
     /// Makes an image and lays it before both nodes.
     fn image(&self, name: &str, program: &Path) {
-        let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/archive");
+        let archive = repository("deploy/images/archive");
         let file = name.replace(['/', ':'], "-") + ".tar";
         for node in ["cloud-a", "edge-a"] {
             let folder = self.dir.join(node).join("images");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tunnel_tests::binaries::{binary, program};
 use tunnel_tests::kubernetes::{ControlPlane, Setup};
 use tunnel_tests::openssh::success;
+use tunnel_tests::pages::repository;
 use tunnel_tests::wait::{secs, wait_until};
 
 const NAMESPACE: &str = "edge-system";
@@ -194,8 +195,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let plane = ControlPlane::start(dir.path(), &Setup::default());
         plane.ask(&["create", "namespace", NAMESPACE]);
-        let manifest =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/certificates.yaml");
+        let manifest = repository("deploy/kubernetes/certificates.yaml");
         plane.ask(&["apply", "-f", path(&manifest)]);
         // Nothing runs Jobs here.
         let token = plane.ask(&["-n", NAMESPACE, "create", "token", "tunnel-certificates"]);

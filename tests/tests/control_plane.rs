@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use tunnel_tests::kubernetes::{ControlPlane, Setup, resolve};
+use tunnel_tests::pages::repository;
 use tunnel_tests::wait::{secs, wait_until};
 
 /// The API server takes objects, the controller manager acts on them, CoreDNS answers with them, and nothing is left
@@ -69,7 +70,7 @@ fn it_ends_with_its_owner() {
 fn the_api_server_takes_our_manifests() {
     let dir = tempfile::tempdir().unwrap();
     let plane = ControlPlane::start(dir.path(), &Setup::default());
-    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+    let deploy = repository("deploy/kubernetes");
     let deploy = deploy.to_str().unwrap();
     plane.ask(&["create", "namespace", "edge-system"]);
     let line = ["apply", "--dry-run=server", "-o", "name", "-k", deploy];

@@ -11,6 +11,7 @@ use tunnel_tests::binaries::binary;
 use tunnel_tests::cluster::{free, ip};
 use tunnel_tests::kubernetes::{ControlPlane, Setup, programs};
 use tunnel_tests::openssh::success;
+use tunnel_tests::pages::{read, repository, shell};
 use tunnel_tests::wait::{secs, wait_until};
 
 /// SuperEdge's NodePort, which edges know.
@@ -151,22 +152,15 @@ fn replicas_know_each_other(world: &World, dir: &Path) {
 
 /// Runs all blocks of shell, in a folder of their own, which it gives.
 fn run_page(world: &World, plane: &ControlPlane) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .unwrap();
-    let page = fs::read_to_string(root.join("docs/from-superedge.md")).unwrap();
     let mut script = String::from("set -euxo pipefail\n");
-    for block in page.split("```sh\n").skip(1) {
-        script.push_str(block.split("```").next().unwrap());
-    }
+    script.extend(shell(&read("docs/from-superedge.md")));
     let pki = plane.state().join("pki");
     let here = script.replace("/etc/kubernetes/pki", pki.to_str().unwrap());
     assert_ne!(here, script, "the page signs by the cluster's CA");
     let dir = world.path("page");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("users.toml"), "").unwrap();
-    std::os::unix::fs::symlink(root.join("deploy"), dir.join("deploy")).unwrap();
+    std::os::unix::fs::symlink(repository("deploy"), dir.join("deploy")).unwrap();
     let folders = [binary("tunnel").parent().unwrap().to_owned(), programs(&[])];
     let known = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&known)));

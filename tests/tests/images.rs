@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use tunnel_tests::binaries::{binary, program};
 use tunnel_tests::openssh::success;
+use tunnel_tests::pages::repository;
 
 /// For both machines; the program of this one starts in what the image holds, as its user.
 #[test]
@@ -50,9 +51,7 @@ fn the_archive_starts_too_and_is_the_same_each_time() {
 }
 
 fn images(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy/images")
-        .join(file)
+    repository("deploy/images").join(file)
 }
 
 /// Builds in `dir`, leaves `image.tar` there, and tells the image's configuration.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +14,7 @@ use tunnel_tests::fake_edge::FakeEdge;
 use tunnel_tests::in_cluster::{InCluster, NAMESPACE, address, alone};
 use tunnel_tests::kubernetes::{Setup, resolve};
 use tunnel_tests::openssh::{Ssh, Sshd};
+use tunnel_tests::pages::repository;
 use tunnel_tests::pki::replace;
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{millis, secs, wait_until};
@@ -278,16 +279,7 @@ fn a_full_configmap_is_told_of_and_blocks_nothing() {
             "{{\"data\":{{\"other\":\"{}\"}}}}",
             "x".repeat((1 << 20) - 10)
         );
-        let file = cluster.world.write("full.json", &full);
-        let patch = [
-            "patch",
-            "configmap",
-            "tunnel-nodes",
-            "--type=merge",
-            "--patch-file",
-            file.to_str().unwrap(),
-        ];
-        cluster.kubectl(&patch);
+        patch(&cluster, &full);
         let _edge = edge(&cluster, "node-A", 0, &echo.address());
         wait_until("it is said", secs(10), || {
             let log = cluster.log(0);
@@ -297,14 +289,7 @@ fn a_full_configmap_is_told_of_and_blocks_nothing() {
         cluster
             .open(1, "node-A")
             .echo(b"linked replicas tell each other");
-        cluster.kubectl(&[
-            "patch",
-            "configmap",
-            "tunnel-nodes",
-            "--type=merge",
-            "-p",
-            "{\"data\":{\"other\":null}}",
-        ]);
+        patch(&cluster, "{\"data\":{\"other\":null}}");
         wait_hosts(&cluster, &[line(0, "node-a")]);
     });
 }
@@ -339,14 +324,7 @@ fn a_mixed_fleet_is_found_through_every_replica() {
 
         // SuperEdge's replica writes what its file said a minute ago: nothing of ours. That doesn't last.
         let stale = serde_json::json!({ "data": { "hosts": FOREIGN } }).to_string();
-        cluster.kubectl(&[
-            "patch",
-            "configmap",
-            "tunnel-nodes",
-            "--type=merge",
-            "-p",
-            &stale,
-        ]);
+        patch(&cluster, &stale);
         let begun = Instant::now();
         wait_hosts(&cluster, &[line(0, "node-s"), line(1, "node-a")]);
         assert!(begun.elapsed() < secs(5), "{:?}", begun.elapsed());
@@ -374,9 +352,7 @@ fn start(count: usize, hosts: &str) -> InCluster {
 }
 
 fn deploy(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy/components/superedge")
-        .join(file)
+    repository("deploy/components/superedge").join(file)
 }
 
 fn configmap(hosts: &str) -> String {
@@ -397,28 +373,38 @@ fn edge(cluster: &InCluster, node: &str, at: usize, target: &str) -> Edge {
 }
 
 fn hosts(cluster: &InCluster) -> String {
-    cluster.kubectl(&[
-        "get",
-        "configmap",
-        "tunnel-nodes",
-        "-o",
-        "jsonpath={.data.hosts}",
-    ])
+    get(cluster, ".data.hosts")
 }
 
 fn version(cluster: &InCluster) -> String {
-    cluster.kubectl(&[
-        "get",
-        "configmap",
-        "tunnel-nodes",
-        "-o",
-        "jsonpath={.metadata.resourceVersion}",
-    ])
+    get(cluster, ".metadata.resourceVersion")
 }
 
 fn annotation(cluster: &InCluster) -> String {
-    let path = "jsonpath={.metadata.annotations.tunnel\\.cloud\\.io/replicas}";
-    cluster.kubectl(&["get", "configmap", "tunnel-nodes", "-o", path])
+    get(
+        cluster,
+        ".metadata.annotations.tunnel\\.cloud\\.io/replicas",
+    )
+}
+
+/// What the ConfigMap has there.
+fn get(cluster: &InCluster, path: &str) -> String {
+    let path = format!("jsonpath={{{path}}}");
+    cluster.kubectl(&["get", "configmap", "tunnel-nodes", "-o", &path])
+}
+
+/// Changes the ConfigMap whatever its version is. By a file: it may be long.
+fn patch(cluster: &InCluster, change: &str) {
+    let file = cluster.world.write("patch.json", change);
+    let file = file.to_str().unwrap();
+    cluster.kubectl(&[
+        "patch",
+        "configmap",
+        "tunnel-nodes",
+        "--type=merge",
+        "--patch-file",
+        file,
+    ]);
 }
 
 fn line(at: usize, node: &str) -> String {

@@ -18,6 +18,7 @@ use tunnel_tests::connect::exchange;
 use tunnel_tests::fake_edge::{EdgeOptions, FakeEdge, instance};
 use tunnel_tests::http;
 use tunnel_tests::kubernetes::{ControlPlane, Setup};
+use tunnel_tests::pages::repository;
 use tunnel_tests::targets::Target;
 use tunnel_tests::wait::{secs, wait_until};
 use tunnel_tests::world::{Settings, TOKEN};
@@ -75,11 +76,8 @@ impl Scene {
         plane.ask(&["create", "namespace", "edge-system"]);
         plane.apply(CLUSTER);
         plane.apply(OPERATORS);
-        let rbac = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../deploy/components/reviews/rbac.yaml"
-        );
-        plane.ask(&["apply", "-n", "edge-system", "-f", rbac]);
+        let rbac = repository("deploy/components/reviews/rbac.yaml");
+        plane.ask(&["apply", "-n", "edge-system", "-f", rbac.to_str().unwrap()]);
         let token = token(&plane, "edge-system", "tunnel-cloud", &[]);
         let ca = plane.state().join("pki/ca.crt");
         let asks = world

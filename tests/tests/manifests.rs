@@ -12,6 +12,7 @@ use serde_json::Value;
 use tunnel_tests::binaries::binary;
 use tunnel_tests::kubernetes::{ControlPlane, Setup, programs};
 use tunnel_tests::openssh::success;
+use tunnel_tests::pages::repository;
 
 const NAMESPACE: &str = "edge-system";
 
@@ -191,9 +192,7 @@ fn the_cloud_s_pods_are_restricted() {
 }
 
 fn deploy(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy")
-        .join(path)
+    repository("deploy").join(path)
 }
 
 fn chart(path: &str) -> PathBuf {
@@ -303,8 +302,9 @@ fn without_hashes(manifests: &str) -> String {
                 hash.bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             });
-        if let Some(hash) = hash {
-            text = text.replace(&format!("{name}-{hash}"), name);
+        match hash {
+            Some(hash) => text = text.replace(&format!("{name}-{hash}"), name),
+            None => assert!(!manifests.contains(name), "{name} without a hash"),
         }
     }
     text

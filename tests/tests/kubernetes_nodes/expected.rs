@@ -8,9 +8,10 @@ use std::thread;
 
 use serde_json::Value;
 use tunnel_tests::nodes::Nodes;
+use tunnel_tests::pages::{between, read};
 use tunnel_tests::wait::{secs, wait_until};
 
-use crate::newcomer::{Newcomer, between, repository};
+use crate::newcomer::Newcomer;
 use crate::replicas;
 
 pub(crate) fn all(nodes: &Nodes, newcomer: &Newcomer<'_>, k: &dyn Fn(&str) -> String) {
@@ -23,7 +24,7 @@ pub(crate) fn all(nodes: &Nodes, newcomer: &Newcomer<'_>, k: &dyn Fn(&str) -> St
 /// A word of the page's table; so that the page says what is tested here.
 #[track_caller]
 fn page(words: &str) -> &str {
-    let page = fs::read_to_string(repository("docs/kubernetes.md")).unwrap();
+    let page = read("docs/kubernetes.md");
     let table = between(&page, "## What to expect", "\n## ");
     assert!(table.contains(words), "the page does not say {words:?}");
     words

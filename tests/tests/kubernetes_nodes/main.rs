@@ -5,7 +5,6 @@ mod expected;
 mod newcomer;
 mod through_kubectl;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tunnel_tests::metrics_adapter;
 use tunnel_tests::netns::{Cut, Networks};
 use tunnel_tests::nodes::{CLOUD, EDGE, Nodes};
 use tunnel_tests::openssh::{Ssh, Sshd};
+use tunnel_tests::pages::repository;
 use tunnel_tests::session::{Busy, Idle, measured};
 use tunnel_tests::wait::{millis, secs, wait_until};
 
@@ -219,8 +219,7 @@ spec: {{group: custom.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 10
         ),
     );
     k(&format!("apply -f {}", service.display()));
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-    let autoscaler = deploy.join("components/autoscaling/autoscaling.yaml");
+    let autoscaler = repository("deploy/components/autoscaling/autoscaling.yaml");
     k(&format!("apply -f {}", autoscaler.display()));
 }
 

@@ -11,6 +11,7 @@ use tunnel_tests::binaries::{binary, program};
 use tunnel_tests::kubernetes::programs;
 use tunnel_tests::nodes::{CLOUD, Nodes};
 use tunnel_tests::openssh::{Ssh, nc, success};
+use tunnel_tests::pages::{between, read, repository, shell};
 use tunnel_tests::world::{TOKEN, User};
 
 /// The user's machine, in a network of its own; and the edge's, to which the newcomer carries its token.
@@ -51,7 +52,7 @@ impl<'a> Newcomer<'a> {
         let wrapper_file = home.join("bin/ssh");
         fs::write(&wrapper_file, wrapper).unwrap();
         fs::set_permissions(&wrapper_file, fs::Permissions::from_mode(0o755)).unwrap();
-        let page = fs::read_to_string(repository("docs/kubernetes.md")).unwrap();
+        let page = read("docs/kubernetes.md");
         let newcomer = Self {
             nodes,
             page: between(&page, "## From nothing to a login\n", "\n## ").to_owned(),
@@ -101,7 +102,7 @@ impl<'a> Newcomer<'a> {
         let mut lines = count(self.commands(1)).into_iter();
         // ./test has just done that.
         let built = lines.next().unwrap();
-        let test = fs::read_to_string(repository("test")).unwrap();
+        let test = read("test");
         assert!(
             test.contains(&built.replace("build", "build --locked")),
             "{built}"
@@ -134,10 +135,7 @@ impl<'a> Newcomer<'a> {
         // The one by nc needs another configuration of the cloud: `logs_in_by_nc`.
         let by_password = count(self.commands(6));
         assert_eq!(self.types(&by_password[0]), "hello\n");
-        let all = self.page.split("```sh\n").skip(1);
-        let all: usize = all
-            .map(|block| between(block, "", "```").lines().count())
-            .sum();
+        let all: usize = shell(&self.page).map(|block| block.lines().count()).sum();
         assert_eq!(typed, all, "each command of the section is typed");
     }
 
@@ -261,18 +259,4 @@ impl<'a> Newcomer<'a> {
 fn secret(file: &Path, text: &str) {
     fs::write(file, text).unwrap();
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-/// What stands behind one text, up to another or the end.
-#[track_caller]
-pub(crate) fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
-    let (_, text) = text
-        .split_once(from)
-        .unwrap_or_else(|| panic!("{from:?} is not there"));
-    text.split_once(to).map_or(text, |(text, _)| text)
-}
-
-/// A file of the repository.
-pub(crate) fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }

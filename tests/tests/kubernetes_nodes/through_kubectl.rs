@@ -11,10 +11,11 @@ use tunnel_tests::binaries::binary;
 use tunnel_tests::client::Client;
 use tunnel_tests::nodes::Nodes;
 use tunnel_tests::openssh::Ssh;
+use tunnel_tests::pages::{between, read, repository};
 use tunnel_tests::session::{Busy, measured};
 use tunnel_tests::wait::{secs, wait_until};
 
-use crate::newcomer::{Newcomer, between, repository};
+use crate::newcomer::Newcomer;
 use crate::with_links;
 
 /// Logs in by `tunnel` and by `kubectl tunnel`; the flags for that.
@@ -114,7 +115,7 @@ pub(crate) fn lives_on(
 
 /// The rights that docs/tunnel.md says are enough.
 fn give_rights(world: &World, k: &dyn Fn(&str) -> String) {
-    let page = fs::read_to_string(repository("docs/tunnel.md")).unwrap();
+    let page = read("docs/tunnel.md");
     let section = between(&page, "## Through a Kubernetes cluster", "\n## ");
     let rules = between(section, "```yaml\n", "```");
     let kind = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: porter, namespace: edge-system}\n";
