@@ -88,21 +88,21 @@ impl Watcher {
         let _ = self.stirs.send(Stir::Add(look));
     }
 
-    /// Loads a value now, and again whenever one of its files changes.
+    /// Loads it again whenever one of its files changes.
     ///
-    /// The first failure is the caller's. A later one leaves the last good value in force: it is logged, and told to `apply` as
-    /// well, for a metric. Warnings are logged each time.
-    pub fn load<T: 'static>(
+    /// A failure leaves the last good value in force: it is logged, and told to `apply` as well, for a metric.
+    pub fn follow<T, L>(
         &self,
-        what: &'static str,
-        files: Vec<PathBuf>,
-        load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
+        loaded: Loaded<L>,
         mut apply: impl FnMut(Result<T, ConfigError>) + Send + 'static,
-    ) -> Result<T, ConfigError> {
-        // Before the files are read: a change in between is then seen as one.
-        let contents = Contents::of(files);
-        let first = load()?;
-        warn(&first.warnings);
+    ) where
+        L: Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
+    {
+        let Loaded {
+            what,
+            contents,
+            load,
+        } = loaded;
         self.watch_from(contents, move |changed| {
             let result = load();
             match &result {
@@ -116,8 +116,35 @@ impl Watcher {
             }
             apply(result.map(|loaded| loaded.value));
         });
-        Ok(first.value)
     }
+}
+
+/// Loads a value, which [`Watcher::follow`] then keeps up to date. Warnings are logged.
+pub fn load<T, L>(
+    what: &'static str,
+    files: Vec<PathBuf>,
+    load: L,
+) -> Result<(T, Loaded<L>), ConfigError>
+where
+    L: Fn() -> Result<Checked<T>, ConfigError>,
+{
+    // Before the files are read: a change in between is then seen as one.
+    let contents = Contents::of(files);
+    let first = load()?;
+    warn(&first.warnings);
+    let loaded = Loaded {
+        what,
+        contents,
+        load,
+    };
+    Ok((first.value, loaded))
+}
+
+/// How a value was loaded, and from what.
+pub struct Loaded<L> {
+    what: &'static str,
+    contents: Contents,
+    load: L,
 }
 
 impl Drop for Watcher {
@@ -332,24 +359,21 @@ mod tests {
         let (tell, told) = channel();
         let file = path.clone();
         let watcher = Watcher::start(EAGER).expect("watch");
-        let first = watcher.load(
-            "number",
-            vec![path.clone()],
-            move || {
-                let text = std::fs::read_to_string(&file).unwrap_or_default();
-                let value: u32 = text
-                    .parse()
-                    .map_err(|_| ConfigError::of_file(&file, "is no number"))?;
-                Ok(Checked {
-                    value,
-                    warnings: Vec::new(),
-                })
-            },
-            move |result| {
-                let _ = tell.send(result);
-            },
-        );
-        assert_eq!(first, Ok(1));
+        let (first, loaded) = load("number", vec![path.clone()], move || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let value: u32 = text
+                .parse()
+                .map_err(|_| ConfigError::of_file(&file, "is no number"))?;
+            Ok(Checked {
+                value,
+                warnings: Vec::new(),
+            })
+        })
+        .expect("first");
+        assert_eq!(first, 1);
+        watcher.follow(loaded, move |result| {
+            let _ = tell.send(result);
+        });
         let replace = |text: &str| {
             std::fs::write(path.with_extension("new"), text).expect("write");
             std::fs::rename(path.with_extension("new"), &path).expect("rename");

@@ -10,7 +10,7 @@ use tunnel_common::config::{CloudConfig, ConfigError};
 use tunnel_common::secrets::{Checked, read_secret, read_tokens};
 use tunnel_common::tls::{self, ALPN_H2, ClientFiles, ServerFiles, ServerTls};
 use tunnel_common::users::{Logins, Users};
-use tunnel_common::watch::{Pace, Watcher};
+use tunnel_common::watch::{Pace, Watcher, load as load_first};
 
 /// What came of the files, as it changes.
 pub(crate) struct Files {
@@ -45,20 +45,17 @@ impl Files {
     pub(crate) fn load(config: &CloudConfig, metrics: &Arc<Metrics>) -> Result<Files, ConfigError> {
         let watcher = Watcher::start(Pace::default())?;
         let server = ServerFiles::from(config);
-        let (tell_tls, counted) = (Late::<(TlsSender, TlsSender)>::default(), metrics.clone());
-        let tls = watcher.load("tls", server.paths(), move || server.load(), {
-            let tell_tls = tell_tls.clone();
-            move |read: Result<ServerTls, ConfigError>| {
-                count(&counted, "tls", &read);
-                if let (Ok(tls), Some((grpc, connect))) = (read, tell_tls.get()) {
-                    replace(grpc, tls.grpc);
-                    replace(connect, tls.connect);
-                }
+        let (tls, loaded) = load_first("tls", server.paths(), move || server.load())?;
+        let (grpc, grpc_tls) = watch::channel(tls.grpc);
+        let (connect, connect_tls) = watch::channel(tls.connect);
+        let counted = metrics.clone();
+        watcher.follow(loaded, move |read: Result<ServerTls, ConfigError>| {
+            count(&counted, "tls", &read);
+            if let Ok(tls) = read {
+                grpc.send_replace(tls.grpc);
+                connect.send_replace(tls.connect);
             }
-        })?;
-        let (grpc_sender, grpc_tls) = watch::channel(tls.grpc);
-        let (connect_sender, connect_tls) = watch::channel(tls.connect);
-        tell_tls.set((grpc_sender, connect_sender));
+        });
 
         let (file, allow_default) = (config.tokens.file.clone(), config.tokens.allow_default);
         let tokens = follow(&watcher, "tokens", paths(&file), metrics, move || {
@@ -66,25 +63,19 @@ impl Files {
         })?;
 
         let file = config.users.file.clone();
-        let (tell_users, counted) = (
-            Late::<(Arc<Logins>, watch::Sender<()>)>::default(),
-            metrics.clone(),
-        );
-        let users = watcher.load("users", paths(&file), move || load_users(&file), {
-            let tell_users = tell_users.clone();
-            move |read| {
-                count(&counted, "users", &read);
-                if let (Ok(users), Some((logins, changed))) = (read, tell_users.get()) {
-                    logins.replace(users);
-                    replace(changed, ());
-                }
-            }
-        })?;
+        let (users, loaded) = load_first("users", paths(&file), move || load_users(&file))?;
         let logins =
             Logins::new(users).map_err(|error| ConfigError::of_file(&config.users.file, error))?;
         let logins = Arc::new(logins);
         let (changed, users_changed) = watch::channel(());
-        tell_users.set((logins.clone(), changed));
+        let (replaced, counted) = (logins.clone(), metrics.clone());
+        watcher.follow(loaded, move |read| {
+            count(&counted, "users", &read);
+            if let Ok(users) = read {
+                replaced.replace(users);
+                changed.send_replace(());
+            }
+        });
 
         let peers_tls = peers_tls(config, &watcher, metrics)?;
         let peers_token = peers_token(config, &watcher, metrics)?;
@@ -125,18 +116,15 @@ pub(crate) fn follow<T: Send + Sync + 'static>(
     metrics: &Arc<Metrics>,
     load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
 ) -> Result<watch::Receiver<T>, ConfigError> {
-    let (tell, counted) = (Late::default(), metrics.clone());
-    let first = watcher.load(what, files, load, {
-        let tell = tell.clone();
-        move |read| {
-            count(&counted, what, &read);
-            if let (Ok(value), Some(sender)) = (read, tell.get()) {
-                replace(sender, value);
-            }
-        }
-    })?;
+    let (first, loaded) = load_first(what, files, load)?;
     let (sender, receiver) = watch::channel(first);
-    tell.set(sender);
+    let counted = metrics.clone();
+    watcher.follow(loaded, move |read| {
+        count(&counted, what, &read);
+        if let Ok(value) = read {
+            sender.send_replace(value);
+        }
+    });
     Ok(receiver)
 }
 
@@ -170,37 +158,6 @@ fn load_token(file: &Path) -> Result<Checked<Option<Secret>>, ConfigError> {
         });
     }
     read_secret(file).map(|read| read.map(Some))
-}
-
-type TlsSender = watch::Sender<Arc<ServerConfig>>;
-
-/// Who is told of a file's new content: known only once the first content is.
-struct Late<T>(Arc<std::sync::OnceLock<T>>);
-
-impl<T> Late<T> {
-    fn get(&self) -> Option<&T> {
-        self.0.get()
-    }
-
-    fn set(&self, value: T) {
-        let _ = self.0.set(value);
-    }
-}
-
-impl<T> Default for Late<T> {
-    fn default() -> Self {
-        Late(Arc::default())
-    }
-}
-
-impl<T> Clone for Late<T> {
-    fn clone(&self) -> Self {
-        Late(self.0.clone())
-    }
-}
-
-fn replace<T>(sender: &watch::Sender<T>, value: T) {
-    sender.send_replace(value);
 }
 
 fn count<T>(metrics: &Metrics, file: &'static str, read: &Result<T, ConfigError>) {

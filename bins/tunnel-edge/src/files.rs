@@ -1,6 +1,6 @@
 //! The files that an edge reads, now and whenever they change.
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use proto_core::auth::EdgeBearer;
 use proto_core::name::NodeName;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tunnel_common::config::{ConfigError, EdgeConfig};
 use tunnel_common::secrets::{Checked, read_secret};
 use tunnel_common::tls::{ALPN_H2, ClientFiles};
-use tunnel_common::watch::{Pace, Watcher};
+use tunnel_common::watch::{Pace, Watcher, load as load_first};
 
 /// What came of the files, as it changes.
 pub(crate) struct Files {
@@ -88,17 +88,15 @@ fn follow<T: Send + Sync + 'static>(
     metrics: &Arc<Metrics>,
     load: impl Fn() -> Result<Checked<T>, ConfigError> + Send + 'static,
 ) -> Result<watch::Receiver<T>, ConfigError> {
-    // Who is told of new content is known only once the first content is.
-    let told: Arc<OnceLock<watch::Sender<T>>> = Arc::default();
-    let (tell, metrics) = (told.clone(), metrics.clone());
-    let value = watcher.load(what, files, load, move |read| {
+    let (first, loaded) = load_first(what, files, load)?;
+    let (sender, receiver) = watch::channel(first);
+    let metrics = metrics.clone();
+    watcher.follow(loaded, move |read| {
         metrics.reloaded(what, if read.is_ok() { "ok" } else { "failed" });
-        if let (Ok(value), Some(sender)) = (read, tell.get()) {
+        if let Ok(value) = read {
             sender.send_replace(value);
         }
-    })?;
-    let (sender, receiver) = watch::channel(value);
-    let _ = told.set(sender);
+    });
     Ok(receiver)
 }
 
