@@ -12,11 +12,10 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 use runtime_tokio::kubernetes::{Client, Objects};
+use tunnel_common::tls::SERVER_NAME;
 
 /// The authority's Secret, and the ConfigMap in which edges find its certificate.
 const AUTHORITY: &str = "tunnel-ca";
-/// The name that edges and replicas ask for.
-const SERVER_NAME: &str = "tunnel.cloud.io";
 /// From when on, in seconds since 1970, a certificate of ours is to be replaced, and the names that are in it.
 const RENEW_AFTER: &str = "tunnel.cloud.io/renew-after";
 const NAMES: &str = "tunnel.cloud.io/names";

@@ -11,13 +11,10 @@ use proto_core::auth::Secret;
 use tunnel_common::config::{ClientConfig, Overrides, Scheme, Server as ServerAddress};
 use tunnel_common::exit::report;
 use tunnel_common::secrets::read_secret;
-use tunnel_common::tls::{ALPN_H2, ALPN_HTTP1, ClientFiles};
+use tunnel_common::tls::{ALPN_H2, ALPN_HTTP1, ClientFiles, SERVER_NAME};
 
 use crate::args::ServerArgs;
 use crate::kube::Cluster;
-
-/// The name in the certificate of a cloud that no address leads to.
-const SERVER_NAME: &str = "tunnel.cloud.io";
 
 /// The operator's settings.
 pub(crate) struct Settings {

@@ -20,6 +20,8 @@ pub use identity::{CertIdentity, IdentityError};
 use crate::config::{CloudConfig, ConfigError, EdgeConfig};
 use crate::secrets::Checked;
 
+/// The name that every replica's certificate has, wherever the replica is.
+pub const SERVER_NAME: &str = "tunnel.cloud.io";
 /// HTTP/2, as gRPC needs it.
 pub const ALPN_H2: &[u8] = b"h2";
 /// HTTP/1.1, for CONNECT.

@@ -10,10 +10,11 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tunnel_common::tls::SERVER_NAME;
 use tunnel_common::users::hash_token;
 
 use super::child::run_to_end;
-use super::pki::{Authority, Bearer, SERVER_NAME, write_secret};
+use super::pki::{Authority, Bearer, write_secret};
 use super::programs::{Programs, sftp_server};
 use super::replicas::Ports;
 use crate::ssh::quoted;

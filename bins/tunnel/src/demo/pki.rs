@@ -10,9 +10,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType,
 };
-
-/// The server name that edges ask for.
-pub(super) const SERVER_NAME: &str = "tunnel.cloud.io";
+use tunnel_common::tls::SERVER_NAME;
 
 /// A certificate authority whose key stays in the demo's folder.
 pub(super) struct Authority {
