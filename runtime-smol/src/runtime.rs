@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use async_executor::LocalExecutor;
@@ -12,7 +12,7 @@ use async_io::Async;
 use runtime_shared::{Datagrams, Runtime, Task, Timer};
 
 use crate::look_up::look_up;
-use crate::net::Stream;
+use crate::net::{Stream, poll_now};
 
 thread_local! {
     /// The tasks of this thread.
@@ -91,14 +91,10 @@ pub struct SmolDatagrams(Async<UnixDatagram>);
 
 impl Datagrams for SmolDatagrams {
     fn poll_next(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.0.get_ref().recv(room) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.0.poll_readable(cx))?
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        poll_now(
+            &self.0,
+            |socket| socket.recv(room),
+            |socket| socket.poll_readable(cx),
+        )
     }
 }

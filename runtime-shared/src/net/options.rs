@@ -1,13 +1,19 @@
 //! Socket options, in one place.
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// How long the kernel tries to deliver a link's bytes before it gives the connection up. Longer than the heartbeats' verdict
 /// (14.5 s), which is the one that counts: this one is for what the heartbeats don't see, a link whose task has gone.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a link that the kernel holds unsent. What waits, waits in the core, where a keystroke passes a bulk copy.
 const LINK_NOT_SENT_BYTES: u32 = 128 * 1024;
+const BACKLOG: i32 = 1024;
 
 /// Options of a connection that carries a link. What the kernel refuses, it refuses: a link works without them.
 pub fn tune_link(socket: &SockRef<'_>) {
@@ -35,4 +41,36 @@ pub fn tune_local(socket: &SockRef<'_>) {
 /// Closing it will send RST.
 pub fn reset_on_close(socket: &SockRef<'_>) {
     let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// Listens without blocking, with the address named in the error.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listen = || {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    listen().map_err(|error| cannot_listen(address, &error))
+}
+
+/// Listens on a Unix socket that only its owner may use, in place of one that was left there, without blocking.
+pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let listen = || {
+        if std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    listen().map_err(|error| cannot_listen(path.display(), &error))
+}
+
+fn cannot_listen(at: impl std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {at}: {error}"))
 }
