@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
-use runtime_shared::admin::api;
+use runtime_shared::admin::{
+    AUTH_FAILED, AUTH_MISSING, Denied, NO_DRAIN, NO_SUCH_PAGE, OPEN_METRICS, api,
+};
 use runtime_shared::edge::Pages;
 use runtime_shared::{Runtime, Task, within};
 use serde::Serialize;
@@ -27,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves for as long as it is polled.
 pub(crate) async fn serve(listener: Async<TcpListener>, pages: Pages<Smol>) {
@@ -124,9 +125,7 @@ async fn answer(request: Request<'_>, is_here: bool, pages: Pages<Smol>) -> Answ
     let is_read = matches!(request.method, "GET" | "HEAD");
     let answer = match request.path {
         path if path.starts_with("/api/v1/") && !is_here => refuse_stranger(request.authorized),
-        "/api/v1/drain" if request.method == "POST" => {
-            not_found("this process leaves by SIGTERM alone")
-        }
+        "/api/v1/drain" if request.method == "POST" => refuse("404 Not Found", NO_DRAIN),
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/nodes" | "/api/v1/streams" if !is_read => {
             Answer::empty("405 Method Not Allowed")
         }
@@ -140,7 +139,7 @@ async fn answer(request: Request<'_>, is_here: bool, pages: Pages<Smol>) -> Answ
         // An edge knows of no node but itself, and `tunnel` asks the cloud.
         "/api/v1/nodes" => items::<api::Node>(Vec::new()),
         "/api/v1/streams" => items(pages.streams().await),
-        _ => not_found("there is no such page"),
+        _ => refuse("404 Not Found", NO_SUCH_PAGE),
     };
     match request.method {
         "HEAD" => answer.without_body(),
@@ -150,29 +149,18 @@ async fn answer(request: Request<'_>, is_here: bool, pages: Pages<Smol>) -> Answ
 
 /// Loopback is the machine's own administrator, and an edge has no users.
 fn refuse_stranger(authorized: bool) -> Answer {
-    let (reason, message) = match authorized {
-        true => ("auth-failed", "the user, password or token is wrong"),
-        false => (
-            "auth-missing",
-            "credentials are needed: a user and password, or a token",
-        ),
+    let why = match authorized {
+        true => AUTH_FAILED,
+        false => AUTH_MISSING,
     };
     Answer {
         challenge: true,
-        ..refuse("401 Unauthorized", reason, message)
+        ..refuse("401 Unauthorized", why)
     }
 }
 
-fn not_found(message: &str) -> Answer {
-    refuse("404 Not Found", "not-found", message)
-}
-
-fn refuse(status: &'static str, reason: &str, message: &str) -> Answer {
-    let refusal = api::Refusal {
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-    };
-    json(status, &refusal)
+fn refuse(status: &'static str, why: Denied) -> Answer {
+    json(status, &api::Refusal::from(why))
 }
 
 fn items<T: Serialize>(items: Vec<T>) -> Answer {

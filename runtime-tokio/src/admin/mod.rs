@@ -16,6 +16,9 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use proto_core::connect::ProxyCredentials;
+use runtime_shared::admin::{
+    AUTH_FAILED, AUTH_MISSING, Denied, NO_DRAIN, NO_SUCH_PAGE, OPEN_METRICS,
+};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::metrics::Metrics;
@@ -112,7 +115,7 @@ fn pages(source: Arc<dyn Source>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .nest("/api/v1", api)
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "not-found", "there is no such page"))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, NO_SUCH_PAGE))
         .with_state(source)
 }
 
@@ -126,23 +129,14 @@ async fn readyz(State(source): Shared) -> Response {
 async fn drain(State(source): Shared) -> Response {
     match source.drain().await {
         Some(drain) => Json(drain).into_response(),
-        None => refuse(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "this process leaves by SIGTERM alone",
-        ),
+        None => refuse(StatusCode::NOT_FOUND, NO_DRAIN),
     }
 }
 
 async fn metrics(State(source): Shared) -> Response {
-    const OPEN_METRICS: HeaderValue =
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    const KIND: HeaderValue = HeaderValue::from_static(OPEN_METRICS);
     source.refresh().await;
-    (
-        [(header::CONTENT_TYPE, OPEN_METRICS)],
-        source.metrics().render(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, KIND)], source.metrics().render()).into_response()
 }
 
 /// Loopback is the machine's own administrator; everybody else has to be a user with `admin = true`.
@@ -156,10 +150,7 @@ async fn admins_only(
         return next.run(request).await;
     }
     let Some(value) = request.headers().get(header::AUTHORIZATION) else {
-        return unauthorized(
-            "auth-missing",
-            "credentials are needed: a user and password, or a token",
-        );
+        return unauthorized(AUTH_MISSING);
     };
     match source
         .login(ProxyCredentials::parse(value.as_bytes()))
@@ -168,31 +159,31 @@ async fn admins_only(
         Login::Administrator => next.run(request).await,
         Login::User => refuse(
             StatusCode::FORBIDDEN,
-            "user-forbidden",
-            "this user is no administrator (admin = true)",
+            Denied {
+                reason: "user-forbidden",
+                message: "this user is no administrator (admin = true)",
+            },
         ),
-        Login::Wrong => unauthorized("auth-failed", "the user, password or token is wrong"),
+        Login::Wrong => unauthorized(AUTH_FAILED),
         Login::Unavailable => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
-            "auth-unavailable",
-            "the credentials can't be checked just now, try again in a moment",
+            Denied {
+                reason: "auth-unavailable",
+                message: "the credentials can't be checked just now, try again in a moment",
+            },
         ),
     }
 }
 
-fn unauthorized(reason: &'static str, message: &'static str) -> Response {
+fn unauthorized(why: Denied) -> Response {
     const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"tunnel\"");
-    let mut response = refuse(StatusCode::UNAUTHORIZED, reason, message);
+    let mut response = refuse(StatusCode::UNAUTHORIZED, why);
     response
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, CHALLENGE);
     response
 }
 
-fn refuse(status: StatusCode, reason: &'static str, message: &'static str) -> Response {
-    let body = api::Refusal {
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-    };
-    (status, Json(body)).into_response()
+fn refuse(status: StatusCode, why: Denied) -> Response {
+    (status, Json(api::Refusal::from(why))).into_response()
 }
