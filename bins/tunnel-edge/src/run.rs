@@ -1,10 +1,10 @@
 //! From the configuration to a running edge, and to its end.
-use std::future::poll_fn;
+use std::future::pending;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use proto_core::Config;
@@ -13,7 +13,7 @@ use proto_core::edge::{DialectChoice, EdgeConfig as Core, Reconnect};
 use runtime_shared::edge::Settings;
 use runtime_shared::metrics::Metrics;
 use runtime_shared::uplink::CloudAddresses;
-use runtime_shared::{Runtime as _, Timer as _};
+use runtime_shared::{Runtime as _, within};
 use tunnel_common::config::{ConfigError, Dialect, EdgeConfig, memory_bytes};
 use tunnel_common::exit::Exit;
 use tunnel_common::ready::Notify;
@@ -110,9 +110,7 @@ async fn stay_alive(notify: Arc<Notify>) {
     };
     loop {
         notify.alive();
-        let mut timer =
-            <Runtime as runtime_shared::Runtime>::Timer::new(Instant::now() + interval / 2);
-        poll_fn(|cx| timer.poll(cx)).await;
+        within::<Runtime, _>(interval / 2, pending::<()>()).await;
     }
 }
 

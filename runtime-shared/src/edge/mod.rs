@@ -48,7 +48,9 @@ pub struct Settings {
 pub struct Running<R: Runtime> {
     mailbox: Arc<Mailbox<Edge, R>>,
     ended: oneshot::Receiver<()>,
-    /// The driver, until it ends by itself, and what serves it.
+    /// Until it ends by itself.
+    _driver: R::Task,
+    /// What serves the driver, and what goes on beside it.
     tasks: Vec<R::Task>,
     /// Of the admin listener.
     pub admin: Option<SocketAddr>,
@@ -90,12 +92,12 @@ pub fn start<R: Runtime>(settings: Settings) -> (Running<R>, Pages<R>) {
     let tasks = vec![
         R::spawn(follow_targets(settings.targets, mailbox.clone())),
         R::spawn(follow_network(mailbox.clone())),
-        driver,
     ];
     let pages = Pages::new(mailbox.clone(), linked.clone(), settings.metrics, clock);
     let running = Running {
         mailbox,
         ended,
+        _driver: driver,
         tasks,
         admin: None,
         linked,
@@ -106,7 +108,7 @@ pub fn start<R: Runtime>(settings: Settings) -> (Running<R>, Pages<R>) {
 impl<R: Runtime> Running<R> {
     /// Something else that goes on for as long as the edge runs, such as its pages.
     pub fn beside(&mut self, serving: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.insert(0, R::spawn(serving));
+        self.tasks.push(R::spawn(serving));
     }
 
     /// Leaves in good order: nothing new, and what is open goes on until it ends or its time is over. `ended` waits for
@@ -131,8 +133,7 @@ impl<R: Runtime> Running<R> {
 
     /// Ends the streams and the link now, but doesn't wait for longer than `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
-        // All but the driver.
-        self.tasks.drain(..self.tasks.len() - 1);
+        self.tasks.clear();
         let told = self.mailbox.post(Box::new(|edge, now| {
             edge.shut_down(now);
             Install::Nothing
