@@ -8,7 +8,8 @@ use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::parse_x509_certificate;
+use x509_parser::asn1_rs::{Any, Class, FromDer};
+use x509_parser::certificate::Validity as Times;
 
 use super::provider;
 use crate::config::ConfigError;
@@ -26,14 +27,13 @@ pub struct Validity {
 impl Validity {
     /// Of a certificate; `None` if it can't be parsed.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let time = |seconds: i64| {
             SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
         };
-        let validity = parsed.validity();
+        let times = times(certificate)?;
         Some(Self {
-            from: time(validity.not_before.timestamp()),
-            until: time(validity.not_after.timestamp()),
+            from: time(times.not_before.timestamp()),
+            until: time(times.not_after.timestamp()),
         })
     }
 
@@ -56,6 +56,23 @@ impl fmt::Display for Validity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to {}", date(self.from), date(self.until))
     }
+}
+
+/// A certificate's fields up to its validity (RFC 5280, section 4.1), and no further: what knows every extension is
+/// large, and an edge is asked for little more than this.
+fn times(certificate: &[u8]) -> Option<Times> {
+    let (_, certificate) = Any::from_der(certificate).ok()?;
+    let (_, body) = Any::from_der(certificate.data).ok()?;
+    let (after_first, first) = Any::from_der(body.data).ok()?;
+    // The version is left out of what is of the first.
+    let mut rest = match first.header.class() {
+        Class::ContextSpecific => after_first,
+        _ => body.data,
+    };
+    for _ in ["serial number", "signature's algorithm", "issuer"] {
+        (rest, _) = Any::from_der(rest).ok()?;
+    }
+    Times::from_der(rest).ok().map(|(_, times)| times)
 }
 
 /// Reads a certificate chain and its private key, and makes sure that they belong together.
@@ -153,7 +170,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Config
         ));
     }
     for (index, certificate) in certificates.iter().enumerate() {
-        if parse_x509_certificate(certificate).is_err() {
+        if Validity::of(certificate).is_none() {
             return Err(ConfigError::of_file(
                 path,
                 format_args!("certificate {} is broken", index + 1),
