@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -38,6 +39,10 @@ use ready::{ReadyQueue, Source};
 ///
 /// Few, and short ones: what became ready meanwhile waits for all of them, which is what a keystroke waits beside a bulk copy.
 const TURNS_PER_POLL: usize = 4;
+
+/// The timer stays where it is while the machine's deadline is no more than this behind it: setting it for each message that moves the
+/// deadline would cost more than being woken early once. Behind a heartbeat it is set anew, so that what is idle isn't woken for nothing.
+const EARLY: Duration = Duration::from_millis(500);
 
 /// What can be ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,12 +227,12 @@ impl<S: Shell> Driver<S> {
         }
     }
 
-    /// Sets the timer to the machine's deadline, unless it will ring before that anyway.
+    /// Sets the timer to the machine's deadline, unless it will ring a little before that anyway.
     fn arm(&mut self) {
         let Some(deadline) = self.machine.deadline() else {
             return;
         };
-        if deadline.at >= self.armed {
+        if (self.armed..self.armed + EARLY).contains(&deadline.at) {
             return;
         }
         self.armed = deadline.at;
