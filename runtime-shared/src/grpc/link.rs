@@ -8,6 +8,7 @@ use std::time::Duration;
 use proto_core::output::LinkLoss;
 use proto_core::proto::StreamMsg;
 
+use crate::net::reach::broken_text;
 use crate::runtime::{Runtime, within};
 
 use super::connection::{Connection, Io};
@@ -304,5 +305,5 @@ impl<R: Runtime> Link<R> {
 }
 
 pub(super) fn broken(error: &h2::Error) -> Loss {
-    Loss::Broken(error.to_string())
+    Loss::Broken(broken_text(error.to_string()))
 }

@@ -40,11 +40,16 @@ impl Validity {
     /// What is wrong with it at this time.
     pub fn problem(&self, now: SystemTime) -> Option<String> {
         if now > self.until {
-            Some(format!("expired on {}", date(self.until)))
+            Some(format!(
+                "expired on {}, if this machine's clock is right: it says {}",
+                date(self.until),
+                date(now)
+            ))
         } else if now < self.from {
             Some(format!(
-                "holds only from {} (is this machine's clock right?)",
-                date(self.from)
+                "holds only from {}, and this machine's clock says {}: it is probably wrong",
+                date(self.from),
+                date(now)
             ))
         } else {
             None
