@@ -13,13 +13,26 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a link that the kernel holds unsent. What waits, waits in the core, where a keystroke passes a bulk copy.
 const LINK_NOT_SENT_BYTES: u32 = 128 * 1024;
+/// A link's silence after which the kernel asks. Heartbeats ask sooner, whatever a line costs: this would only cost as much again.
+const LINK_KEEPALIVE: Duration = Duration::from_secs(60);
+/// The same where nothing else asks.
+const WATCH_KEEPALIVE: Duration = Duration::from_secs(15);
 const BACKLOG: i32 = 1024;
 
 /// Options of a connection that carries a link. What the kernel refuses, it refuses: a link works without them.
 pub fn tune_link(socket: &SockRef<'_>) {
+    tune(socket, LINK_KEEPALIVE);
+}
+
+/// Options of a connection by which something is followed, and which may be silent for long.
+pub fn tune_watch(socket: &SockRef<'_>) {
+    tune(socket, WATCH_KEEPALIVE);
+}
+
+fn tune(socket: &SockRef<'_>, keepalive: Duration) {
     let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
+        .with_time(keepalive)
         .with_interval(Duration::from_secs(5));
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]

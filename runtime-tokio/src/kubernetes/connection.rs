@@ -64,7 +64,7 @@ async fn connect(server: Uri, tls: TlsConnector) -> io::Result<TokioIo<Tls>> {
         .map_err(|failed| io::Error::other(failed.text))?;
     // A watch is silent for minutes: a server that vanished is noticed as a link's other end is.
     if let Some(tcp) = connection.tcp() {
-        options::tune_link(tcp);
+        options::tune_watch(tcp);
     }
     Ok(TokioIo::new(Tls(tls.connect(name, connection).await?)))
 }

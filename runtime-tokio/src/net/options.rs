@@ -12,6 +12,11 @@ pub fn tune_link(socket: &TcpStream) {
     options::tune_link(&SockRef::from(socket));
 }
 
+/// Options of a connection by which something is followed.
+pub fn tune_watch(socket: &TcpStream) {
+    options::tune_watch(&SockRef::from(socket));
+}
+
 /// Options of a CONNECT client's or a target's connection.
 pub fn tune_local(socket: &TcpStream) {
     options::tune_local(&SockRef::from(socket));
