@@ -15,7 +15,8 @@ pub type Running = runtime_shared::edge::Running<Smol>;
 pub async fn start(settings: Settings) -> io::Result<Running> {
     let admin = settings.admin.map(options::listen).transpose()?;
     let admin_socket = settings.admin_socket.as_deref();
-    let admin_socket = admin_socket.map(options::listen_at).transpose()?;
+    let admin_socket = admin_socket.map(options::listen_at_if_writable);
+    let admin_socket = admin_socket.transpose()?.flatten();
     let (mut running, pages) = runtime_shared::edge::start::<Smol>(settings);
     if let Some(listener) = admin {
         running.admin = Some(listener.local_addr()?);

@@ -84,6 +84,25 @@ pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
     listen().map_err(|error| cannot_listen(path.display(), &error))
 }
 
+/// The same for what a program can do without: a disk that is full or lets nobody write, which may pass, is said and no error.
+pub fn listen_at_if_writable(path: &Path) -> io::Result<Option<UnixListener>> {
+    match listen_at(path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            tracing::warn!(%error, "there is no admin socket until the next start");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn cannot_listen(at: impl std::fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {at}: {error}"))
 }

@@ -18,7 +18,7 @@ pub type Running = runtime_shared::edge::Running<Tokio>;
 pub async fn start(settings: Settings) -> io::Result<Running> {
     let admin = settings.admin.map(options::listen).transpose()?;
     let admin_socket = settings.admin_socket.as_deref();
-    let admin_socket = admin_socket.map(options::listen_at).transpose()?;
+    let admin_socket = admin_socket.map(options::listen_at).transpose()?.flatten();
     let (mut running, pages) = runtime_shared::edge::start::<Tokio>(settings);
     let pages: Arc<dyn Source> = Arc::new(pages);
     if let Some(listener) = admin {

@@ -32,7 +32,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(options::listen(address)?)
 }
 
-/// Listens on a Unix socket that only its owner may use, in place of one that was left there.
-pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
-    UnixListener::from_std(options::listen_at(path)?)
+/// Listens on a Unix socket that only its owner may use, in place of one that was left there; `None` if its disk takes nothing.
+pub fn listen_at(path: &Path) -> io::Result<Option<UnixListener>> {
+    let listener = options::listen_at_if_writable(path)?;
+    listener.map(UnixListener::from_std).transpose()
 }

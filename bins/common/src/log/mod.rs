@@ -1,19 +1,23 @@
-//! Logs to standard error, as text or JSON; audit records wherever the configuration says.
+//! Logs to standard error, as text or JSON; audit records wherever the configuration says. Whatever becomes of either, the tunnel
+//! goes on: what can't be written is counted, and said once it can.
 
-use std::io::{IsTerminal, Write};
+mod audit;
+mod patient;
+
+use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tracing::Level;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{filter::Targets, fmt};
 
-use crate::config::{Audit, ConfigError, Log, LogFormat};
+use crate::config::{ConfigError, Log, LogFormat};
+use audit::AuditLayer;
+use patient::Lines;
 
 /// The target of audit records: `tracing::info!(target: "audit", topic, …)`. A log's level doesn't hold for them.
 pub const AUDIT: &str = "audit";
@@ -31,14 +35,16 @@ pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Confi
     levels.push_str(",audit=off");
     let levels: Targets = levels.parse().map_err(|error| refuse(&error))?;
     let is_plain = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let (lines, format) = (Arc::default(), log.format);
+    let lines = move || Lines::new(std::io::stderr(), Arc::clone(&lines), format);
     let text = (log.format == LogFormat::Text).then(|| {
         fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(lines.clone())
             .with_ansi(!is_plain && std::io::stderr().is_terminal())
     });
     let json = (log.format == LogFormat::Json).then(|| {
         fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(lines.clone())
             .json()
             .flatten_event(true)
             .with_ansi(false)
@@ -48,58 +54,19 @@ pub fn init(log: &Log, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Confi
     if let Some(lines) = text.map(Layer::boxed).or(json.map(Layer::boxed)) {
         layers.push(lines.with_filter(levels).boxed());
     }
-    if let Some(audit) = AuditLayer::open(&log.audit)? {
+    let (audit, trouble) = AuditLayer::open(&log.audit)?;
+    if let Some(audit) = audit {
         let only = Targets::new().with_target(AUDIT, Level::INFO);
         layers.push(audit.with_filter(only).boxed());
     }
     tracing_subscriber::registry()
         .with(layers)
         .try_init()
-        .map_err(|error| refuse(&error))
-}
-
-/// Writes each event as one JSON object a line.
-struct AuditLayer {
-    to: Mutex<Box<dyn Write + Send>>,
-}
-
-impl AuditLayer {
-    fn open(audit: &Audit) -> Result<Option<Self>, ConfigError> {
-        let to: Box<dyn Write + Send> = match audit {
-            Audit::Off => return Ok(None),
-            Audit::Stdout => Box::new(std::io::stdout()),
-            Audit::File(path) => Box::new(append(path).map_err(|error| {
-                ConfigError::of_file(
-                    path,
-                    format_args!("can't be written to (log.audit): {error}"),
-                )
-            })?),
-        };
-        Ok(Some(Self { to: Mutex::new(to) }))
+        .map_err(|error| refuse(&error))?;
+    if let Some(error) = trouble {
+        audit::warn(&error);
     }
-}
-
-fn append(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-}
-
-impl<S: Subscriber> Layer<S> for AuditLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields(Map::new());
-        let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        fields.0.insert("time".to_owned(), Value::String(now));
-        event.record(&mut fields);
-        let mut line = Value::Object(fields.0).to_string();
-        line.push('\n');
-        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        // In one piece, so that a line is whole. What can't be written (a full disk, a closed pipe) must not end the tunnel.
-        let _ = to.write_all(line.as_bytes()).and_then(|()| to.flush());
-    }
+    Ok(())
 }
 
 struct Fields(Map<String, Value>);
@@ -139,6 +106,7 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Audit;
 
     #[test]
     fn an_audit_record_is_one_object_a_line_whatever_the_level() {
