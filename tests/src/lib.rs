@@ -7,12 +7,14 @@
 
 pub mod base_peers;
 pub mod binaries;
+pub mod cgroup;
 pub mod client;
 pub mod cluster;
 pub mod connect;
 pub mod coredns;
 pub mod crowd;
 pub mod cutter;
+pub mod dns;
 pub mod expect;
 pub mod fake_cloud;
 pub mod fake_edge;

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A CA with its files in a directory.
@@ -66,6 +67,12 @@ impl Pki {
         )
     }
 
+    /// The same, valid from one time to another.
+    pub fn cloud_between(&self, folder: &str, from: SystemTime, until: SystemTime) -> Identity {
+        let names = [dns("tunnel.cloud.io"), dns("localhost"), loopback()];
+        self.issue_between(folder, &names, Some((from, until)))
+    }
+
     /// The same for one of several replicas, which are known to each other by it.
     pub fn replica(&self, folder: &str) -> Identity {
         let names = [
@@ -81,16 +88,42 @@ impl Pki {
         self.issue(folder, &[uri(&format!("spiffe://tunnel/node/{node}"))])
     }
 
+    /// The same, valid from one time to another.
+    pub fn node_between(
+        &self,
+        folder: &str,
+        node: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Identity {
+        let names = [uri(&format!("spiffe://tunnel/node/{node}"))];
+        self.issue_between(folder, &names, Some((from, until)))
+    }
+
     /// A user's identity.
     pub fn user(&self, folder: &str, user: &str) -> Identity {
         self.issue(folder, &[uri(&format!("spiffe://tunnel/user/{user}"))])
     }
 
     fn issue(&self, folder: &str, names: &[SanType]) -> Identity {
+        self.issue_between(folder, names, None)
+    }
+
+    fn issue_between(
+        &self,
+        folder: &str,
+        names: &[SanType],
+        valid: Option<(SystemTime, SystemTime)>,
+    ) -> Identity {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.to_vec();
+        if let Some((from, until)) = valid {
+            let epoch = date_time_ymd(1970, 1, 1);
+            params.not_before = epoch + from.duration_since(UNIX_EPOCH).unwrap();
+            params.not_after = epoch + until.duration_since(UNIX_EPOCH).unwrap();
+        }
         params.distinguished_name.push(DnType::CommonName, folder);
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![

@@ -15,6 +15,16 @@ pub struct Usage {
     pub private_kib: usize,
 }
 
+/// Its unique set size in KiB: pages that would be free if it ended, those of its program included.
+pub fn unique_kib(id: u32) -> usize {
+    let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).expect("the process lives");
+    rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok())
+        .sum()
+}
+
 impl Usage {
     /// Reads it for a process id.
     pub fn of(id: u32) -> Self {

@@ -252,9 +252,13 @@ impl World {
 
     /// Starts an edge and waits until it runs, whatever its link.
     pub fn edge_with(&self, name: &str, settings: Settings) -> Edge {
+        self.edge_by(name, settings, Command::new(binary("tunnel-edge")))
+    }
+
+    /// The same by a command of the caller's (a limit around it, say); the configuration is appended.
+    pub fn edge_by(&self, name: &str, settings: Settings, mut command: Command) -> Edge {
         let config = self.write(&format!("{name}.toml"), &settings.text());
         let name = format!("edge-{name}");
-        let mut command = Command::new(binary("tunnel-edge"));
         let mut process = Process::start(&name, self.dir(), command.arg("--config").arg(config));
         process.ready();
         let node = name.trim_start_matches("edge-");
