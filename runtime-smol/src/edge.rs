@@ -13,7 +13,7 @@ pub type Running = runtime_shared::edge::Running<Smol>;
 
 /// Starts an edge, in [`block_on`](crate::block_on). Nothing waits for the cloud; an error names the admin listener's address.
 pub async fn start(settings: Settings) -> io::Result<Running> {
-    let admin = settings.admin.map(options::listen).transpose()?;
+    let admin = settings.admin.map(options::listen_beside).transpose()?;
     let admin_socket = settings.admin_socket.as_deref();
     let admin_socket = admin_socket.map(options::listen_at_if_writable);
     let admin_socket = admin_socket.transpose()?.flatten();

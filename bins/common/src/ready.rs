@@ -43,6 +43,12 @@ impl Notify {
         self.send(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
+    /// The same in the place of another process, which needn't be a child of the waiting one's.
+    pub fn take_over(&self, status: &str) {
+        let (id, status) = (std::process::id(), one_line(status));
+        self.send(&format!("MAINPID={id}\nREADY=1\nSTATUS={status}"));
+    }
+
     /// Something changed.
     pub fn status(&self, status: &str) {
         self.send(&format!("STATUS={}", one_line(status)));

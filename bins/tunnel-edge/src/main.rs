@@ -1,7 +1,9 @@
 //! The tunnel-edge command.
 mod args;
 mod files;
+mod install;
 mod ready;
+mod replace;
 mod run;
 mod runtime;
 mod signals;
@@ -13,14 +15,19 @@ use tunnel_common::config::{ConfigError, EdgeConfig};
 use tunnel_common::exit::{Exit, report};
 
 use args::{Cli, Command};
+use replace::Predecessor;
 
 const PROGRAM: &str = "tunnel-edge";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match &cli.command {
+        None | Some(Command::Run) if replace::is_starter() => Exit::Done,
         None | Some(Command::Run) => serve(&cli),
         Some(Command::Ready) => ask(&cli),
+        Some(Command::Reload { pid }) => reload(*pid),
+        Some(Command::Install(args)) => done(install::install(args, &cli.args)),
+        Some(Command::Uninstall(args)) => done(install::uninstall(args)),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
             Exit::Done
@@ -51,7 +58,29 @@ fn ask(cli: &Cli) -> Exit {
     }
 }
 
+fn done(result: Result<(), install::Refused>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(refused) => {
+            report(PROGRAM, &refused.why);
+            refused.exit
+        }
+    }
+}
+
+fn reload(pid: i32) -> Exit {
+    match replace::reload(pid) {
+        Ok(exit) => exit,
+        Err(error) => {
+            report(PROGRAM, &error);
+            Exit::Failed
+        }
+    }
+}
+
 fn serve(cli: &Cli) -> Exit {
+    // Whatever ends this process tells the command that waits.
+    let predecessor = Predecessor::of_this_process();
     let env = |name: &str| std::env::var(name).ok();
     let config = match load(cli) {
         Ok(config) => config,
@@ -66,7 +95,7 @@ fn serve(cli: &Cli) -> Exit {
     if let Err(error) = tunnel_common::log::init(&config.log, &env) {
         return refuse(&error);
     }
-    match run::run(config, cli, &env) {
+    match run::run(config, cli, predecessor, &env) {
         Ok(exit) => exit,
         Err(run::Error::Config(error)) => refuse(&error),
         Err(run::Error::Failed(error)) => {

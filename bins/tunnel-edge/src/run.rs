@@ -20,8 +20,9 @@ use tunnel_common::ready::Notify;
 
 use crate::args::Cli;
 use crate::files::{self, Files};
+use crate::replace::{LINK_TIMEOUT, Predecessor, start_successor};
 use crate::runtime::{self, Running, Runtime};
-use crate::signals::Signals;
+use crate::signals::{REPLACED, SUCCESSOR_WANTED, Signals};
 
 /// How long streams and the links may take to end at a second signal.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ impl From<io::Error> for Error {
 pub(crate) fn run(
     config: EdgeConfig,
     cli: &Cli,
+    predecessor: Option<Predecessor>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Exit, Error> {
     let notify = Arc::new(Notify::from_env(env)?);
@@ -61,23 +63,50 @@ pub(crate) fn run(
     let default = || Some(PathBuf::from(EdgeConfig::FILE)).filter(|file| file.exists());
     let files = Files::load(&config, file.or_else(default), reload, &metrics)?;
     let settings = settings(&config, &files, metrics)?;
-    runtime::block_on(serve(settings, notify))?
+    runtime::block_on(serve(settings, notify, predecessor))?
 }
 
-async fn serve(settings: Settings, notify: Arc<Notify>) -> Result<Exit, Error> {
+async fn serve(
+    settings: Settings,
+    notify: Arc<Notify>,
+    predecessor: Option<Predecessor>,
+) -> Result<Exit, Error> {
     let mut signals = Signals::catch()?;
     let mut running = runtime::start(settings).await?;
-    notify.ready(&status(&mut running));
-    let _alive = Runtime::spawn(stay_alive(notify.clone()));
+    match predecessor {
+        None => notify.ready(&status(&mut running)),
+        Some(predecessor) => {
+            let is_linked = {
+                let linked = running.linked.wait_for(|is_up| *is_up);
+                let linked = within::<Runtime, _>(LINK_TIMEOUT, linked);
+                let (end, linked) = (pin!(signals.next()), pin!(linked));
+                match select(end, linked).await {
+                    Either::Left(_) => return Ok(Exit::Done),
+                    Either::Right((linked, _)) => matches!(linked, Some(Ok(_))),
+                }
+            };
+            if !is_linked {
+                predecessor.give_up();
+                return Ok(Exit::Failed);
+            }
+            notify.take_over(&status(&mut running));
+            predecessor.leave();
+        }
+    }
+    let alive = Runtime::spawn(stay_alive(notify.clone()));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         "tunnel-edge is running"
     );
-    loop {
+    let number = loop {
         let changed = {
             let (end, linked) = (pin!(signals.next()), pin!(running.linked.changed()));
             match select(end, linked).await {
-                Either::Left(_) => break,
+                Either::Left((SUCCESSOR_WANTED, _)) => {
+                    start_successor();
+                    continue;
+                }
+                Either::Left((number, _)) => break number,
                 Either::Right((changed, _)) => changed,
             }
         };
@@ -85,18 +114,29 @@ async fn serve(settings: Settings, notify: Arc<Notify>) -> Result<Exit, Error> {
             Ok(()) => notify.status(&status(&mut running)),
             Err(_) => return Err(io::Error::other("the edge's driver has ended").into()),
         }
-    }
-    notify.stopping();
+    };
     let streams = running.streams().await;
-    notify.status(&format!("draining streams={streams}"));
+    if number == REPLACED {
+        // Whoever waits at NOTIFY_SOCKET hears of the other from now on.
+        drop(alive);
+        running.hand_over();
+    } else {
+        notify.stopping();
+        notify.status(&format!("draining streams={streams}"));
+        running.drain();
+    }
     tracing::info!(
         streams,
         "tunnel-edge takes nothing new, and ends with its last stream"
     );
-    running.drain();
-    let number = match select(pin!(running.ended()), pin!(signals.next())).await {
-        Either::Left(_) => return Ok(Exit::Done),
-        Either::Right((number, _)) => number,
+    let number = loop {
+        let (ended, next) = (pin!(running.ended()), pin!(signals.next()));
+        match select(ended, next).await {
+            Either::Left(_) => return Ok(Exit::Done),
+            // It has nothing to hand over any more.
+            Either::Right((SUCCESSOR_WANTED | REPLACED, _)) => {}
+            Either::Right((number, _)) => break number,
+        }
     };
     tracing::info!("tunnel-edge ends now");
     running.shut_down(PATIENCE).await;

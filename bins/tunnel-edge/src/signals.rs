@@ -1,27 +1,37 @@
-//! The signals that end a process, as datagrams: so any runtime can wait for them.
+//! The signals that end a process or put another in its place, as datagrams: so any runtime can wait for them.
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::task::{Context, Poll};
 
 use runtime_shared::{Datagrams, Runtime as _};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::pipe;
 
 use crate::runtime::Runtime;
 
 type Arrivals = <Runtime as runtime_shared::Runtime>::Datagrams;
 
-/// SIGTERM and SIGINT, from now on.
+/// A process is to be started that takes this one's place.
+pub(crate) const SUCCESSOR_WANTED: u8 = SIGUSR1 as u8;
+/// It has.
+pub(crate) const REPLACED: u8 = SIGUSR2 as u8;
+
+/// Those, SIGTERM and SIGINT, from now on.
 pub(crate) struct Signals {
-    caught: [(u8, Arrivals); 2],
+    caught: [(u8, Arrivals); 4],
 }
 
 impl Signals {
-    /// Neither ends the process by itself any more.
+    /// None ends the process by itself any more.
     pub(crate) fn catch() -> io::Result<Signals> {
         Ok(Signals {
-            caught: [(15, catch(SIGTERM)?), (2, catch(SIGINT)?)],
+            caught: [
+                (15, catch(SIGTERM)?),
+                (2, catch(SIGINT)?),
+                (SUCCESSOR_WANTED, catch(SIGUSR1)?),
+                (REPLACED, catch(SIGUSR2)?),
+            ],
         })
     }
 

@@ -50,8 +50,10 @@ pub struct Running<R: Runtime> {
     ended: oneshot::Receiver<()>,
     /// Until it ends by itself.
     _driver: R::Task,
-    /// What serves the driver, and what goes on beside it.
+    /// What serves the driver.
     tasks: Vec<R::Task>,
+    /// What serves others, such as its pages.
+    beside: Vec<R::Task>,
     /// Of the admin listener.
     pub admin: Option<SocketAddr>,
     /// Whether the link is up.
@@ -99,6 +101,7 @@ pub fn start<R: Runtime>(settings: Settings) -> (Running<R>, Pages<R>) {
         ended,
         _driver: driver,
         tasks,
+        beside: Vec::new(),
         admin: None,
         linked,
     };
@@ -108,7 +111,13 @@ pub fn start<R: Runtime>(settings: Settings) -> (Running<R>, Pages<R>) {
 impl<R: Runtime> Running<R> {
     /// Something else that goes on for as long as the edge runs, such as its pages.
     pub fn beside(&mut self, serving: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(R::spawn(serving));
+        self.beside.push(R::spawn(serving));
+    }
+
+    /// Drains as another process takes its place: the pages are that one's from now on.
+    pub fn hand_over(&mut self) {
+        self.beside.clear();
+        self.drain();
     }
 
     /// Leaves in good order: nothing new, and what is open goes on until it ends or its time is over. `ended` waits for
@@ -134,6 +143,7 @@ impl<R: Runtime> Running<R> {
     /// Ends the streams and the link now, but doesn't wait for longer than `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
         self.tasks.clear();
+        self.beside.clear();
         let told = self.mailbox.post(Box::new(|edge, now| {
             edge.shut_down(now);
             Install::Nothing

@@ -58,11 +58,21 @@ pub fn reset_on_close(socket: &SockRef<'_>) {
 
 /// Listens without blocking, with the address named in the error.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_by(address, false)
+}
+
+/// The same where another process of this user may listen, too: the one that this one takes the place of.
+pub fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_by(address, true)
+}
+
+fn listen_by(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let listen = || {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
+        socket.set_reuse_port(is_shared)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))

@@ -16,7 +16,7 @@ pub type Running = runtime_shared::edge::Running<Tokio>;
 
 /// Starts an edge. Nothing waits for the cloud; an error names the admin listener's address.
 pub async fn start(settings: Settings) -> io::Result<Running> {
-    let admin = settings.admin.map(options::listen).transpose()?;
+    let admin = settings.admin.map(options::listen_beside).transpose()?;
     let admin_socket = settings.admin_socket.as_deref();
     let admin_socket = admin_socket.map(options::listen_at).transpose()?.flatten();
     let (mut running, pages) = runtime_shared::edge::start::<Tokio>(settings);

@@ -32,6 +32,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(options::listen(address)?)
 }
 
+/// The same beside another process of this user that listens there.
+pub fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(options::listen_beside(address)?)
+}
+
 /// Listens on a Unix socket that only its owner may use, in place of one that was left there; `None` if its disk takes nothing.
 pub fn listen_at(path: &Path) -> io::Result<Option<UnixListener>> {
     let listener = options::listen_at_if_writable(path)?;

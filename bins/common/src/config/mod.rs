@@ -13,6 +13,7 @@ mod memory;
 mod shared;
 mod source;
 mod values;
+mod written;
 
 #[cfg(test)]
 mod documented;

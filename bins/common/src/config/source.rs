@@ -64,6 +64,11 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Whether nothing was given.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
     /// Adds one value, given by `flag`.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>, flag: &str) {
         self.settings.push(Setting {
