@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod http;
 pub mod in_cluster;
 pub mod kubernetes;
+pub mod machine;
 pub mod metrics;
 pub mod metrics_adapter;
 pub mod netns;
