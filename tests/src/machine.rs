@@ -19,7 +19,7 @@ use crate::wait::{secs, wait_until};
 /// A machine that runs.
 #[derive(Debug)]
 pub struct Machine {
-    /// Of `unshare`, whose only child is process 1.
+    /// Of `unshare`, into which `setpriv` turns, and whose only child is process 1.
     outside: Child,
     /// Process 1, as it is numbered here.
     init: Pid,
@@ -37,7 +37,9 @@ impl Machine {
             .prefix("machine-")
             .tempdir()
             .unwrap();
-        let outside = Command::new(program("unshare", "util-linux"))
+        // A test that is killed takes it along, too.
+        let outside = Command::new(program("setpriv", "util-linux"))
+            .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--pid", "--mount", "--ipc", "--uts", "--fork"])
             .args(["--kill-child", "--"])
             .arg(repository("tests/machine/boot"))
