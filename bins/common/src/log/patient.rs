@@ -53,6 +53,22 @@ pub(super) struct Log {
     left_out: u64,
 }
 
+impl Log {
+    fn write(
+        &mut self,
+        to: &mut (impl Write + AsFd),
+        line: &[u8],
+        format: LogFormat,
+    ) -> io::Result<()> {
+        if self.left_out > 0 {
+            let note = note(self.left_out, format);
+            self.patience.write(to, note.as_bytes())?;
+            self.left_out = 0; // This is told, whatever becomes of the line.
+        }
+        self.patience.write(to, line)
+    }
+}
+
 /// Takes a log's lines, each in one piece.
 #[derive(Clone, Debug)]
 pub(super) struct Lines<T> {
@@ -71,16 +87,8 @@ impl<T: Write + AsFd> Write for Lines<T> {
     /// Always well: a log that can't be written is nobody's fault who has something to say.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = match log.left_out {
-            0 => Ok(()),
-            left_out => {
-                let note = note(left_out, self.format);
-                log.patience.write(&mut self.to, note.as_bytes())
-            }
-        };
-        match told.and_then(|()| log.patience.write(&mut self.to, line)) {
-            Ok(()) => log.left_out = 0,
-            Err(_) => log.left_out += 1,
+        if log.write(&mut self.to, line, self.format).is_err() {
+            log.left_out += 1;
         }
         Ok(line.len())
     }
