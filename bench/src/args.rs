@@ -9,22 +9,23 @@ use crate::Result;
 pub(crate) const USAGE: &str = "\
 Usage: bench/run [--quick] [--rounds N] [--columns LIST] [--json FILE] [SCENARIO…]
 
-Scenarios (all by default): bulk, rtt, connect, delay, memory
+Scenarios (all by default): bulk, rtt, connect, delay, memory, edge
   --quick         two short rounds and 100 instead of 1,000 for memory: does it work, not how well
   --rounds N      interleaved rounds, of which the table shows the median (default 5)
-  --columns LIST  of loopback,ours,ssh,frp,chisel,rathole (default: all that are there), and of what is there to be
+  --columns LIST  of loopback,ours,small,ssh,frp,chisel,rathole (default: all that are there), and of what is there to be
                   compared with ours: no-resume (streams.resume = false at both ends), relayed (by way of a second replica)
   --json FILE     where the figures go as JSON (default target/bench.json)
 Exit status: 0 if every target that was measured is met, 1 if not, 2 for a mistake on the command line.
 ";
 
 /// The scenarios by name, in the order in which they run.
-const SCENARIOS: [&str; 5] = ["bulk", "rtt", "connect", "delay", "memory"];
+const SCENARIOS: [&str; 6] = ["bulk", "rtt", "connect", "delay", "memory", "edge"];
 
 /// The columns by name, in the order in which they are printed.
-pub(crate) const COLUMNS: [&str; 8] = [
+pub(crate) const COLUMNS: [&str; 9] = [
     "loopback",
     "ours",
+    "small",
     "no-resume",
     "relayed",
     "ssh",
@@ -45,8 +46,10 @@ pub(crate) struct Options {
     pub(crate) window: Duration,
     /// Round trips and dials of one measurement.
     pub(crate) tries: usize,
-    /// Idle edges and idle streams of the memory scenario.
+    /// Idle edges and idle streams of the memory and the edge scenario.
     pub(crate) idle: usize,
+    /// How long the edge scenario watches an edge at rest.
+    pub(crate) rest: Duration,
     /// Columns asked for; empty means all that are there.
     pub(crate) columns: Vec<String>,
     /// Scenarios asked for.
@@ -63,6 +66,7 @@ impl Options {
             window: Duration::from_millis(2000),
             tries: 2000,
             idle: 1000,
+            rest: Duration::from_secs(30),
             columns: Vec::new(),
             scenarios: Vec::new(),
             json: std::env::var_os("BENCH_JSON").map(PathBuf::from),
@@ -77,6 +81,7 @@ impl Options {
                     options.window = Duration::from_millis(600);
                     options.tries = 300;
                     options.idle = 100;
+                    options.rest = Duration::from_secs(10);
                 }
                 "--rounds" => {
                     rounds = Some(value()?.parse().map_err(|_| "--rounds: not a number")?)

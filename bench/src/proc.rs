@@ -1,6 +1,7 @@
 //! What /proc says about a process: CPU time and memory.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Clock ticks a second: Linux tells user space 100 on every architecture of ours.
 const TICKS: f64 = 100.0;
@@ -40,8 +41,52 @@ impl Pids {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> f64 {
+        self.sum("status", "VmRSS:")
+    }
+
+    /// The most that was resident at once, in KiB.
+    pub(crate) fn peak_kib(&self) -> f64 {
+        self.sum("status", "VmHWM:")
+    }
+
+    /// Written memory that no other process has, in KiB. What is private beside it are pages of files, which the kernel may drop.
+    pub(crate) fn dirty_kib(&self) -> f64 {
+        self.sum("smaps_rollup", "Private_Dirty:")
+    }
+
+    /// Threads.
+    pub(crate) fn threads(&self) -> f64 {
+        self.sum("status", "Threads:")
+    }
+
+    /// Bytes of the program's file, of the first process if there are several.
+    pub(crate) fn program_bytes(&self) -> f64 {
+        let first = self.list().into_iter().next();
+        first
+            .and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok())
+            .map_or(0.0, |file| file.len() as f64)
+    }
+
+    /// How often a thread has waited, and so has been woken.
+    pub(crate) fn switches(&self) -> f64 {
+        let tasks = self.list().into_iter().flat_map(tasks);
+        tasks
+            .map(|task| lines(&task, "status", &["voluntary_ctxt_switches:"]))
+            .sum()
+    }
+
+    /// CPU time so far, in nanoseconds: finer than [`Pids::cpu_seconds`].
+    pub(crate) fn cpu_nanos(&self) -> f64 {
+        let tasks = self.list().into_iter().flat_map(tasks);
+        tasks
+            .filter_map(|task| fs::read_to_string(task.join("schedstat")).ok())
+            .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    fn sum(&self, file: &str, name: &str) -> f64 {
         let list = self.list().into_iter();
-        list.map(|pid| sum(pid, "status", &["VmRSS:"])).sum()
+        list.map(|pid| sum(pid, file, &[name])).sum()
     }
 }
 
@@ -80,9 +125,24 @@ fn below(root: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// The sum of some lines of a file of /proc/PID, in KiB.
+/// The folders of a process's threads.
+fn tasks(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The sum of some lines of a file of /proc/PID.
 fn sum(pid: u32, file: &str, names: &[&str]) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    lines(Path::new(&format!("/proc/{pid}")), file, names)
+}
+
+fn lines(folder: &Path, file: &str, names: &[&str]) -> f64 {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
     let lines = text
         .lines()
         .filter(|line| names.iter().any(|name| line.starts_with(name)));

@@ -27,12 +27,12 @@ pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
         .iter()
         .any(|name| options.has(name))
     {
-        columns::all(options, &target, Line::NONE)?
+        columns::all(options, &target, Line::NONE, 0)?
     } else {
         Vec::new()
     };
     let far = if options.has("delay") {
-        columns::all(options, &target, Line { each_way: EACH_WAY })?
+        columns::all(options, &target, Line { each_way: EACH_WAY }, 0)?
     } else {
         Vec::new()
     };
@@ -54,6 +54,10 @@ pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
         if options.has("memory") {
             eprintln!("bench: round {round} of {}: memory", options.rounds);
             memory(options, &target, figures)?;
+        }
+        if options.has("edge") {
+            eprintln!("bench: round {round} of {}: edge", options.rounds);
+            edge(options, &target, figures)?;
         }
     }
     Ok(())
@@ -229,6 +233,46 @@ fn streams(
             name,
             (end.private_kib() - before) / streams.len() as f64,
         );
+    }
+    Ok(())
+}
+
+/// What the half beside the target costs its machine: from fresh processes, at rest, with streams, and after these and a copy.
+fn edge(options: &Options, target: &str, figures: &mut Figures) -> Result<()> {
+    for column in columns::all(options, target, Line::NONE, options.idle)? {
+        if matches!(column.edge, Pids::None) {
+            continue;
+        }
+        let end = &column.edge;
+        let mut add = |figure: &str, value| figures.add(figure, column.name, value);
+        add("edge.size", end.program_bytes() / 1e6);
+        thread::sleep(SETTLE);
+        let (wakes, cpu) = (end.switches(), end.cpu_nanos());
+        thread::sleep(options.rest);
+        let seconds = options.rest.as_secs_f64();
+        add("edge.wakes", (end.switches() - wakes) / seconds);
+        add("edge.cpu", (end.cpu_nanos() - cpu) / 1e9 / seconds * 3600.0);
+        add("edge.threads", end.threads());
+        add("edge.rest.resident", end.resident_kib() / 1024.0);
+        add("edge.rest.own", end.dirty_kib() / 1024.0);
+        let mut streams = Vec::new();
+        for (count, figure) in [
+            (1, "edge.streams.1"),
+            (options.idle / 10, "edge.streams.100"),
+            (options.idle, "edge.streams.1000"),
+        ] {
+            while streams.len() < count {
+                streams.push(load::dial(&column.door, false)?);
+            }
+            thread::sleep(SETTLE);
+            add(figure, end.resident_kib() / 1024.0);
+        }
+        drop(streams);
+        load::bulk(&column, Direction::Down, 8, options.window)?;
+        load::bulk(&column, Direction::Up, 8, options.window)?;
+        thread::sleep(SETTLE);
+        add("edge.after", end.resident_kib() / 1024.0);
+        add("edge.peak", end.peak_kib() / 1024.0);
     }
     Ok(())
 }

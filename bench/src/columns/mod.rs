@@ -40,8 +40,8 @@ impl Line {
     }
 }
 
-/// Every column that was asked for and is there, in the table's order.
-pub(crate) fn all(options: &Options, target: &str, line: Line) -> Result<Vec<Column>> {
+/// Every column that was asked for and is there, in the table's order; ours with room for `idle` streams of one edge, or as it comes.
+pub(crate) fn all(options: &Options, target: &str, line: Line, idle: usize) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     if options.wants("loopback") {
         columns.push(Column {
@@ -51,7 +51,12 @@ pub(crate) fn all(options: &Options, target: &str, line: Line) -> Result<Vec<Col
         });
     }
     if options.wants("ours") {
-        columns.push(Ours::start(target, line, 0)?.column()?);
+        columns.push(Ours::start(target, line, idle)?.column()?);
+    }
+    if options.wants("small")
+        && let Some(small) = Ours::start_small(target, line, idle)?
+    {
+        columns.push(small.column()?);
     }
     if options.wants("no-resume") {
         columns.push(Ours::start_without_resume(target, line)?.column()?);

@@ -1,8 +1,10 @@
 //! tunnel-cloud and tunnel-edge, as an operator would run them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tunnel_tests::binaries::binary;
 use tunnel_tests::world::{Settings, TOKEN, World};
 use tunnel_tests::{Cloud, Edge};
 
@@ -11,6 +13,8 @@ use crate::Result;
 use crate::column::{Column, Door};
 use crate::proc::Pids;
 
+/// The column of the small edge.
+const SMALL: &str = "small";
 /// The column whose streams end with their link.
 const NO_RESUME: &str = "no-resume";
 /// The column that goes by way of a second replica.
@@ -35,6 +39,14 @@ impl Ours {
     /// Starts both, with tokens for `idle` further nodes ([`idle_node`]).
     pub(crate) fn start(target: &str, line: Line, idle: usize) -> Result<Self> {
         Self::start_as("ours", target, line, idle)
+    }
+
+    /// The same with the small edge, if `TUNNEL_SMALL_EDGE` says where it is.
+    pub(crate) fn start_small(target: &str, line: Line, idle: usize) -> Result<Option<Self>> {
+        if small_edge().is_none() {
+            return Ok(None);
+        }
+        Self::start_as(SMALL, target, line, idle).map(Some)
     }
 
     /// The same, with streams that end with their link.
@@ -85,8 +97,7 @@ impl Ours {
                     .set("grpc.key", text(&own.key))
             };
             let second = peers(cloud.clone()).set("peers.addresses", vec![grpc.clone()]);
-            let command =
-                std::process::Command::new(tunnel_tests::binaries::binary("tunnel-cloud"));
+            let command = Command::new(binary("tunnel-cloud"));
             let second = world.cloud_by("relay", second, command);
             cloud = peers(cloud)
                 .set("grpc.listen", grpc)
@@ -98,7 +109,11 @@ impl Ours {
         if let Some(bytes) = edge_room {
             edge = edge.set("streams.buffers_bytes_max", bytes);
         }
-        let mut edge = world.edge_with("node-A", edge);
+        let program = match small_edge() {
+            Some(small) if name == SMALL => small,
+            _ => binary("tunnel-edge"),
+        };
+        let mut edge = world.edge_by("node-A", edge, Command::new(program));
         edge.process
             .wait_status("link", "up", std::time::Duration::from_secs(10));
         let ours = Self {
@@ -160,6 +175,11 @@ impl Ours {
 /// The name of the n-th idle node.
 pub(crate) fn idle_node(n: usize) -> String {
     format!("idle-{n}")
+}
+
+/// Where the small edge is.
+fn small_edge() -> Option<PathBuf> {
+    std::env::var_os("TUNNEL_SMALL_EDGE").map(PathBuf::from)
 }
 
 fn text(path: &Path) -> String {
