@@ -1,11 +1,11 @@
 //! The edge's admin pages: HTTP as far as probes, Prometheus and curl need it, one request a connection.
+use std::future::{pending, poll_fn};
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_io::{Async, Timer};
 use runtime_shared::admin::{
     AUTH_FAILED, AUTH_MISSING, Denied, NO_DRAIN, NO_SUCH_PAGE, OPEN_METRICS, api,
 };
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::net::Stream;
+use crate::reactor::Watched;
 use crate::runtime::Smol;
 
 /// Requests at once; others wait in the kernel.
@@ -31,25 +32,28 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// Serves for as long as it is polled.
-pub(crate) async fn serve(listener: Async<TcpListener>, pages: Pages<Smol>) {
+pub(crate) async fn serve(listener: Watched<TcpListener>, pages: Pages<Smol>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     while let Ok(slot) = slots.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let is_here = peer.ip().to_canonical().is_loopback();
-                begin(Stream::new(stream), is_here, pages.clone(), slot);
-            }
+        let accepted = poll_fn(|cx| listener.poll_read(cx, TcpListener::accept)).await;
+        let stream = accepted.and_then(|(stream, peer)| {
+            let is_here = peer.ip().to_canonical().is_loopback();
+            Ok((Stream::<TcpStream>::accepted(stream)?, is_here))
+        });
+        match stream {
+            Ok((stream, is_here)) => begin(stream, is_here, pages.clone(), slot),
             Err(error) => pause(&error).await,
         }
     }
 }
 
 /// The same by a Unix socket: whoever may use it is this machine's own administrator.
-pub(crate) async fn serve_at(listener: Async<UnixListener>, pages: Pages<Smol>) {
+pub(crate) async fn serve_at(listener: Watched<UnixListener>, pages: Pages<Smol>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     while let Ok(slot) = slots.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => begin(Stream::new(stream), true, pages.clone(), slot),
+        let accepted = poll_fn(|cx| listener.poll_read(cx, UnixListener::accept)).await;
+        match accepted.and_then(|(stream, _)| Stream::<UnixStream>::accepted(stream)) {
+            Ok(stream) => begin(stream, true, pages.clone(), slot),
             Err(error) => pause(&error).await,
         }
     }
@@ -57,7 +61,7 @@ pub(crate) async fn serve_at(listener: Async<UnixListener>, pages: Pages<Smol>) 
 
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "the admin listener took no connection");
-    Timer::after(PAUSE).await;
+    let _ = within::<Smol, _>(PAUSE, pending::<()>()).await;
 }
 
 fn begin(

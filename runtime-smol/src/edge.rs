@@ -1,11 +1,11 @@
 //! The edge on smol, with its admin pages.
 use std::io;
 
-use async_io::Async;
 pub use runtime_shared::edge::Settings;
 use runtime_shared::net::options;
 
 use crate::admin;
+use crate::reactor::Watched;
 use crate::runtime::Smol;
 
 /// An edge that runs.
@@ -20,13 +20,10 @@ pub async fn start(settings: Settings) -> io::Result<Running> {
     let (mut running, pages) = runtime_shared::edge::start::<Smol>(settings);
     if let Some(listener) = admin {
         running.admin = Some(listener.local_addr()?);
-        running.beside(admin::serve(
-            Async::new_nonblocking(listener)?,
-            pages.clone(),
-        ));
+        running.beside(admin::serve(Watched::new(listener)?, pages.clone()));
     }
     if let Some(listener) = admin_socket {
-        running.beside(admin::serve_at(Async::new_nonblocking(listener)?, pages));
+        running.beside(admin::serve_at(Watched::new(listener)?, pages));
     }
     Ok(running)
 }

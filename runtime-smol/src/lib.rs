@@ -5,6 +5,7 @@ mod admin;
 pub mod edge;
 mod look_up;
 mod net;
+mod reactor;
 mod runtime;
 
 pub use runtime::{Smol, block_on};

@@ -1,22 +1,26 @@
 //! Connections, in the words of tokio's traits: HTTP/2 and TLS are written for those.
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_io::Async;
+use nix::libc::EINPROGRESS;
 use runtime_shared::net::options;
 use runtime_shared::{Connection, Socket};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::reactor::Watched;
 
 /// A connection of this thread's.
 #[derive(Debug)]
-pub struct Stream<S>(Async<S>);
+pub struct Stream<S: AsRawFd>(Watched<S>);
 
 /// What a [`Stream`] may be of.
-pub trait Kind: async_io::IoSafe + std::fmt::Debug {
+pub trait Kind: AsRawFd + std::fmt::Debug {
     /// Closes the sending half.
     fn close_write(&self) -> io::Result<()>;
 }
@@ -33,28 +37,51 @@ impl Kind for UnixStream {
     }
 }
 
-impl<S> Stream<S> {
-    pub(crate) fn new(stream: Async<S>) -> Stream<S> {
-        Stream(stream)
+impl Stream<TcpStream> {
+    /// One that a listener has taken.
+    pub(crate) fn accepted(stream: TcpStream) -> io::Result<Stream<TcpStream>> {
+        stream.set_nonblocking(true)?;
+        Watched::new(stream).map(Stream)
     }
 }
 
-/// Tries until the kernel has or takes something. `wait` asks to be woken when it may.
-pub(crate) fn poll_now<S, T>(
-    socket: &Async<S>,
-    mut now: impl FnMut(&S) -> io::Result<T>,
-    mut wait: impl FnMut(&Async<S>) -> Poll<io::Result<()>>,
-) -> Poll<io::Result<T>> {
-    loop {
-        match now(socket.get_ref()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(wait(socket))?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return Poll::Ready(result),
-        }
+impl Stream<UnixStream> {
+    /// One that a listener has taken.
+    pub(crate) fn accepted(stream: UnixStream) -> io::Result<Stream<UnixStream>> {
+        stream.set_nonblocking(true)?;
+        Watched::new(stream).map(Stream)
     }
 }
 
-impl<S: Unpin> AsyncRead for Stream<S>
+/// Connects by TCP.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<Stream<TcpStream>> {
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let socket = Watched::new(TcpStream::from(socket))?;
+    poll_fn(|cx| {
+        socket.poll_write(cx, |socket| match socket.take_error()? {
+            Some(error) => Err(error),
+            // It has a peer once it is connected.
+            None => match socket.peer_addr() {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                result => result.map(drop),
+            },
+        })
+    })
+    .await?;
+    Ok(Stream(socket))
+}
+
+impl<S: AsRawFd + Unpin> AsyncRead for Stream<S>
 where
     for<'a> &'a S: Read,
 {
@@ -64,11 +91,7 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buf.initialize_unfilled();
-        let bytes = ready!(poll_now(
-            &self.0,
-            |mut stream| stream.read(room),
-            |stream| stream.poll_readable(cx)
-        ))?;
+        let bytes = ready!(self.0.poll_read(cx, |mut stream| stream.read(room)))?;
         buf.advance(bytes);
         Poll::Ready(Ok(()))
     }
@@ -83,11 +106,7 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        poll_now(
-            &self.0,
-            |mut stream| stream.write(buf),
-            |stream| stream.poll_writable(cx),
-        )
+        self.0.poll_write(cx, |mut stream| stream.write(buf))
     }
 
     fn poll_write_vectored(
@@ -95,11 +114,8 @@ where
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_now(
-            &self.0,
-            |mut stream| stream.write_vectored(bufs),
-            |stream| stream.poll_writable(cx),
-        )
+        self.0
+            .poll_write(cx, |mut stream| stream.write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,17 +2,16 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use async_executor::LocalExecutor;
-use async_io::Async;
 use runtime_shared::{Datagrams, Runtime, Task, Timer};
 
 use crate::look_up::look_up;
-use crate::net::{Stream, poll_now};
+use crate::net::{Stream, connect};
+use crate::reactor::{self, Alarm, Watched};
 
 thread_local! {
     /// The tasks of this thread.
@@ -23,10 +22,10 @@ thread_local! {
 #[derive(Debug)]
 pub struct Smol;
 
-/// Runs this thread's tasks until `future` is done.
-pub fn block_on<F: Future>(future: F) -> F::Output {
+/// Runs this thread's tasks until `future` is done. An error means that the kernel has nothing to wait by.
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     let executor = EXECUTOR.with(Rc::clone);
-    async_io::block_on(executor.run(future))
+    reactor::block_on(executor.run(future))
 }
 
 impl Runtime for Smol {
@@ -41,7 +40,7 @@ impl Runtime for Smol {
     }
 
     async fn connect(address: SocketAddr) -> io::Result<Stream<TcpStream>> {
-        Async::<TcpStream>::connect(address).await.map(Stream::new)
+        connect(address).await
     }
 
     async fn look_up(name: String) -> io::Result<Vec<SocketAddr>> {
@@ -53,25 +52,26 @@ impl Runtime for Smol {
     }
 
     fn datagrams(socket: UnixDatagram) -> io::Result<SmolDatagrams> {
-        Async::new(socket).map(SmolDatagrams)
+        socket.set_nonblocking(true)?;
+        Watched::new(socket).map(SmolDatagrams)
     }
 }
 
-/// A timer in async-io's heap.
+/// A time that this thread waits for.
 #[derive(Debug)]
-pub struct SmolTimer(async_io::Timer);
+pub struct SmolTimer(Alarm);
 
 impl Timer for SmolTimer {
     fn new(at: Instant) -> SmolTimer {
-        SmolTimer(async_io::Timer::at(at))
+        SmolTimer(Alarm::new(at))
     }
 
     fn reset(&mut self, at: Instant) {
-        self.0.set_at(at);
+        self.0.reset(at);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(cx).map(drop)
+        self.0.poll(cx)
     }
 }
 
@@ -87,14 +87,10 @@ impl Task for SmolTask {
 
 /// A socket of datagrams.
 #[derive(Debug)]
-pub struct SmolDatagrams(Async<UnixDatagram>);
+pub struct SmolDatagrams(Watched<UnixDatagram>);
 
 impl Datagrams for SmolDatagrams {
     fn poll_next(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        poll_now(
-            &self.0,
-            |socket| socket.recv(room),
-            |socket| socket.poll_readable(cx),
-        )
+        self.0.poll_read(cx, |socket| socket.recv(room))
     }
 }

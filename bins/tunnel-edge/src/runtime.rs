@@ -27,14 +27,8 @@ mod chosen {
 
 #[cfg(all(feature = "runtime-smol", not(feature = "runtime-tokio")))]
 mod chosen {
-    use std::io;
-
-    pub(crate) use runtime_smol::Smol as Runtime;
     pub(crate) use runtime_smol::edge::{Running, start};
-
-    pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-        Ok(runtime_smol::block_on(future))
-    }
+    pub(crate) use runtime_smol::{Smol as Runtime, block_on};
 }
 
 pub(crate) use chosen::{Running, Runtime, block_on, start};

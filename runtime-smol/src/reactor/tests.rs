@@ -1,0 +1,94 @@
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use super::*;
+
+fn pair() -> (Watched<UnixStream>, UnixStream) {
+    let (near, far) = UnixStream::pair().expect("a pair");
+    near.set_nonblocking(true).expect("an option");
+    (Watched::new(near).expect("watched"), far)
+}
+
+async fn read(socket: &Watched<UnixStream>) -> io::Result<usize> {
+    let mut room = [0; 16];
+    poll_fn(|cx| socket.poll_read(cx, |mut socket| socket.read(&mut room))).await
+}
+
+#[test]
+fn bytes_and_ends_wake_who_waits() {
+    let (near, mut far) = pair();
+    let writer = thread::spawn(move || {
+        far.write_all(b"three").expect("there is room");
+        far
+    });
+    let bytes = block_on(async { read(&near).await.expect("bytes") }).expect("a reactor");
+    assert_eq!(bytes, 5);
+    let far = writer.join().expect("it ends");
+    let ends = thread::spawn(move || drop(far));
+    let end = block_on(async { read(&near).await.expect("an end") }).expect("a reactor");
+    assert_eq!(end, 0);
+    ends.join().expect("it ends");
+}
+
+#[test]
+fn room_wakes_who_waits_to_write() {
+    let (near, mut far) = pair();
+    let reader = thread::spawn(move || {
+        let mut room = vec![0; 1 << 22];
+        far.read_exact(&mut room).expect("bytes");
+    });
+    block_on(async {
+        let mut left = 1 << 22;
+        while left > 0 {
+            let piece = vec![0; left.min(1 << 16)];
+            left -= poll_fn(|cx| near.poll_write(cx, |mut socket| socket.write(&piece)))
+                .await
+                .expect("room");
+        }
+    })
+    .expect("a reactor");
+    reader.join().expect("all arrived");
+}
+
+#[test]
+fn alarms_ring_in_their_order_and_not_when_reset() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let rung = block_on(async {
+        let (mut late, mut early, mut moved) =
+            (Alarm::new(at(40)), Alarm::new(at(20)), Alarm::new(at(1)));
+        moved.reset(at(60));
+        let mut rung = Vec::new();
+        let mut open = [true; 3];
+        poll_fn(|cx| {
+            for (index, alarm) in [&mut late, &mut early, &mut moved].into_iter().enumerate() {
+                if open[index] && alarm.poll(cx).is_ready() {
+                    open[index] = false;
+                    rung.push(index);
+                }
+            }
+            match open.contains(&true) {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+        rung
+    })
+    .expect("a reactor");
+    assert!(start.elapsed() >= Duration::from_millis(60));
+    if start.elapsed() < Duration::from_millis(80) {
+        assert_eq!(rung, [1, 0, 2]);
+    }
+    REACTOR.with(|reactor| assert!(reactor.times.borrow().is_empty()));
+}
+
+#[test]
+fn another_thread_wakes_it() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let teller = thread::spawn(move || tell.send(7));
+    assert_eq!(block_on(told).expect("a reactor"), Ok(7));
+    assert_eq!(teller.join().expect("it ends"), Ok(()));
+}
