@@ -251,6 +251,13 @@ fn ten_thousand_streams_that_expire_leave_nothing() {
         })
         .collect();
     let all = (EDGES * Shelf::ROOM) as f64;
+    let usage = |edges: &[Edge]| -> Vec<Usage> {
+        let edges = edges.iter().map(Edge::usage);
+        std::iter::once(cloud.usage()).chain(edges).collect()
+    };
+    let descriptors =
+        |edges: &[Edge]| -> Vec<usize> { usage(edges).iter().map(|one| one.fds).collect() };
+    let at_rest = descriptors(&edges);
     let mut round = || {
         let start = Instant::now();
         let open = |nodes: &[String]| -> Vec<Connect> {
@@ -302,9 +309,11 @@ fn ten_thousand_streams_that_expire_leave_nothing() {
             "measured: {all} streams opened in {opened:.1?}, {wrote} with bytes that nobody took"
         );
         assert_eq!(cloud.metrics().sum("buffered_bytes", &[]), 0.0);
-        let mut usage = vec![cloud.usage()];
-        usage.extend(edges.iter().map(Edge::usage));
-        usage
+        // A try to connect that came to nothing is a moment longer on its way out.
+        wait_until("descriptors are back", secs(20), || {
+            descriptors(&edges) == at_rest
+        });
+        usage(&edges)
     };
     let rounds: Vec<Vec<Usage>> = (0..if is_long() { 5 } else { 2 })
         .map(|_| round())
@@ -318,8 +327,5 @@ fn ten_thousand_streams_that_expire_leave_nothing() {
         let (before_kib, after_kib) = (memory(before), memory(after));
         println!("measured: all expired, {name}: {before_kib} KiB, then {after_kib} KiB");
         assert!(after_kib <= before_kib + margin_kib, "{name}: {rounds:?}");
-        for (before, after) in before.iter().zip(after) {
-            assert_eq!(before.fds, after.fds, "{name}");
-        }
     }
 }
