@@ -1,7 +1,8 @@
 //! What /proc says about a process: CPU time and memory.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use tunnel_tests::usage::{self, Spent};
 
 /// Clock ticks a second: Linux tells user space 100 on every architecture of ours.
 const TICKS: f64 = 100.0;
@@ -69,19 +70,17 @@ impl Pids {
 
     /// How often a thread has waited, and so has been woken.
     pub(crate) fn switches(&self) -> f64 {
-        let tasks = self.list().into_iter().flat_map(tasks);
-        tasks
-            .map(|task| lines(&task, "status", &["voluntary_ctxt_switches:"]))
-            .sum()
+        self.spent().map(|spent| spent.switches as f64).sum()
     }
 
     /// CPU time so far, in nanoseconds: finer than [`Pids::cpu_seconds`].
     pub(crate) fn cpu_nanos(&self) -> f64 {
-        let tasks = self.list().into_iter().flat_map(tasks);
-        tasks
-            .filter_map(|task| fs::read_to_string(task.join("schedstat")).ok())
-            .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
-            .sum()
+        self.spent().map(|spent| spent.cpu_nanos as f64).sum()
+    }
+
+    fn spent(&self) -> impl Iterator<Item = Spent> {
+        let list = self.list().into_iter();
+        list.filter_map(|pid| Spent::of(pid).ok())
     }
 
     fn sum(&self, file: &str, name: &str) -> f64 {
@@ -125,28 +124,8 @@ fn below(root: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// The folders of a process's threads.
-fn tasks(pid: u32) -> Vec<PathBuf> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"));
-    entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
-}
-
 /// The sum of some lines of a file of /proc/PID.
 fn sum(pid: u32, file: &str, names: &[&str]) -> f64 {
-    lines(Path::new(&format!("/proc/{pid}")), file, names)
-}
-
-fn lines(folder: &Path, file: &str, names: &[&str]) -> f64 {
-    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-    let lines = text
-        .lines()
-        .filter(|line| names.iter().any(|name| line.starts_with(name)));
-    lines
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
-        .sum()
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    usage::sum(&text, names) as f64
 }

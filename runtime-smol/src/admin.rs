@@ -1,8 +1,8 @@
 //! The edge's admin pages: HTTP as far as probes, Prometheus and curl need it, one request a connection.
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) async fn serve(listener: Watched<TcpListener>, pages: Pages<Smol>) {
         let accepted = poll_fn(|cx| listener.poll_read(cx, TcpListener::accept)).await;
         let stream = accepted.and_then(|(stream, peer)| {
             let is_here = peer.ip().to_canonical().is_loopback();
-            Ok((Stream::<TcpStream>::accepted(stream)?, is_here))
+            Ok((Stream::accepted(stream)?, is_here))
         });
         match stream {
             Ok((stream, is_here)) => begin(stream, is_here, pages.clone(), slot),
@@ -52,7 +52,7 @@ pub(crate) async fn serve_at(listener: Watched<UnixListener>, pages: Pages<Smol>
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     while let Ok(slot) = slots.clone().acquire_owned().await {
         let accepted = poll_fn(|cx| listener.poll_read(cx, UnixListener::accept)).await;
-        match accepted.and_then(|(stream, _)| Stream::<UnixStream>::accepted(stream)) {
+        match accepted.and_then(|(stream, _)| Stream::accepted(stream)) {
             Ok(stream) => begin(stream, true, pages.clone(), slot),
             Err(error) => pause(&error).await,
         }

@@ -2,7 +2,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -37,18 +37,10 @@ impl Kind for UnixStream {
     }
 }
 
-impl Stream<TcpStream> {
+impl<S: AsFd + AsRawFd> Stream<S> {
     /// One that a listener has taken.
-    pub(crate) fn accepted(stream: TcpStream) -> io::Result<Stream<TcpStream>> {
-        stream.set_nonblocking(true)?;
-        Watched::new(stream).map(Stream)
-    }
-}
-
-impl Stream<UnixStream> {
-    /// One that a listener has taken.
-    pub(crate) fn accepted(stream: UnixStream) -> io::Result<Stream<UnixStream>> {
-        stream.set_nonblocking(true)?;
+    pub(crate) fn accepted(stream: S) -> io::Result<Stream<S>> {
+        SockRef::from(&stream).set_nonblocking(true)?;
         Watched::new(stream).map(Stream)
     }
 }
