@@ -152,11 +152,17 @@ impl Charge {
         self.budget.available()
     }
 
+    /// What growth may make of the charge: as much as it then leaves for others. Where several want all that they can get
+    /// and keep to this time and again, they come to equal parts, whoever was first, and one such part is left over.
+    pub(crate) fn fair_max(&self) -> u64 {
+        self.bytes.midpoint(self.available())
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Makes the charge `bytes`, whether or not the budget has them: for bytes that are here already.
+    /// Makes the charge `bytes`, whether or not the budget has them: for bytes that are here already, and within `fair_max`.
     pub(crate) fn set(&mut self, bytes: u64) {
         if bytes > self.bytes {
             self.budget.take(self.buffer, bytes - self.bytes);
@@ -164,15 +170,6 @@ impl Charge {
             self.budget.give_back(self.buffer, self.bytes - bytes);
         }
         self.bytes = bytes;
-    }
-
-    /// Makes the charge `bytes` if the budget has them. For promises.
-    pub(crate) fn try_set(&mut self, bytes: u64) -> bool {
-        if bytes.saturating_sub(self.bytes) > self.budget.available() {
-            return false;
-        }
-        self.set(bytes);
-        true
     }
 }
 
@@ -191,13 +188,36 @@ mod tests {
         let process = Budget::new(4000);
         let (greedy, modest) = (process.quarter(), process.quarter());
         let mut charge = Charge::admit(&greedy, Buffer::Replay, 100).expect("there is room");
-        assert!(charge.try_set(1000));
-        assert!(!charge.try_set(1001));
+        assert_eq!(charge.fair_max(), 500, "of its quarter");
+        charge.set(1000);
         assert!(Charge::admit(&greedy, Buffer::Receive, 1).is_none());
         assert_eq!(process.used_for(Buffer::Replay), 1000);
         assert_eq!(modest.available(), 1000);
         assert_eq!(process.available(), 3000);
         drop(charge);
         assert_eq!((process.used(), greedy.available()), (0, 1000));
+    }
+
+    #[test]
+    fn those_that_want_all_come_to_equal_parts_and_leave_one() {
+        let budget = Budget::new(100_000);
+        let mut charges = Vec::new();
+        for count in 1..=4 {
+            charges.push(Charge::admit(&budget, Buffer::Receive, 100).expect("one part is left"));
+            for _ in 0..50 {
+                for charge in &mut charges {
+                    let bytes = charge.fair_max();
+                    charge.set(bytes);
+                    assert!(budget.used() <= 100_000);
+                }
+            }
+            let part = 100_000 / (count + 1);
+            let near = |bytes: u64| bytes.abs_diff(part) < 10;
+            assert!(near(budget.available()), "{} left", budget.available());
+            assert!(
+                charges.iter().all(|charge| near(charge.bytes())),
+                "{charges:?}"
+            );
+        }
     }
 }

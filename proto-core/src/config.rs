@@ -17,7 +17,7 @@ pub struct Config {
 /// Settings of streams (`[streams]` and parts of `[limits]`, `[targets]` in the configuration).
 #[derive(Clone, Debug)]
 pub struct StreamConfig {
-    /// The window a stream gets as soon as it is used, in bytes.
+    /// A busy stream's part of its link's window, at least, in bytes. The budget may have less for it.
     pub window_bytes_min: u64,
     /// The largest window a stream may grow to, in bytes; also the most it keeps for replay.
     pub window_bytes_max: u64,

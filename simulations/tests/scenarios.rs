@@ -86,4 +86,21 @@ mod simulations {
         println!("measured: 10,000 streams detached for 20 s: {detached}");
         assert_eq!(detached.left, 0, "{detached}");
     }
+
+    #[test]
+    fn a_copy_beside_two_hundred_idle_streams_has_its_part_of_a_small_budget() {
+        look();
+        let all = [(1, false), (4, false), (1, true), (4, true)].map(|(copies, echoed)| {
+            let crowded = scenario::crowd(1, copies, echoed);
+            println!("measured: beside 200 idle streams in 4 MiB, {crowded}");
+            crowded
+        });
+        for crowded in all {
+            assert!(crowded.left * 2 >= crowded.unreserved, "{crowded}");
+            // Half of a window goes there in a round trip, where it can't grow beyond the line's need.
+            assert!(crowded.rate * 5 >= crowded.fair_rate * 2, "{crowded}");
+            let [quickest, slowest] = crowded.took;
+            assert!(slowest <= quickest * 3 / 2, "{crowded}");
+        }
+    }
 }

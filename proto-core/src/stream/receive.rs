@@ -18,6 +18,10 @@ const COPY_BYTES: usize = 4096;
 /// No way is longer: what an answer took beyond that, a dial, a pause or a lost link took.
 pub(super) const WAY_TAKES_MAX: Duration = Duration::from_secs(1);
 
+/// The first use of a stream brings it this part of what the budget has left, so that hundreds which are used once leave
+/// most of it: little of a small one, 128 KiB of 64 MiB.
+const FIRST_PARTS: u64 = 512;
+
 /// What a link says of its line: the round trip without queues, and the window that its streams share.
 pub(crate) type Line<'a> = (Duration, &'a mut SharedWindow);
 
@@ -179,31 +183,32 @@ impl Receive {
         }
     }
 
-    /// Promises a new window behind what was written: this stream's part of the link's window, which grows if half of the
-    /// part was used up within two round trips: a socket that takes a whole window at once grants once a round trip. The first use brings the smallest window, in any case.
+    /// Promises a new window behind what was written: at most this stream's part of the link's window, which grows if half of
+    /// the part was used up within two round trips: a socket that takes a whole window at once grants once a round trip.
     fn grant(&mut self, now: Instant, line: Option<Line<'_>>) {
-        let mut window = self.window.max(self.window_min);
+        let mut part = self.window.max(self.window_min);
+        let mut is_short = false;
         if let Some((round_trip, shared)) = line {
             // The sender may be farther than the link leads.
             let round_trip = round_trip.max(self.far);
             let busy = shared.count(&mut self.granted_in, now);
-            let took = now.saturating_duration_since(self.granted_at);
-            if took < round_trip * 2 && self.window >= self.part(shared, busy) {
+            is_short = now.saturating_duration_since(self.granted_at) < round_trip * 2;
+            if is_short && self.window >= self.part(shared, busy) {
                 shared.grow(self.window_max.saturating_mul(busy));
             }
-            window = self.part(shared, busy);
+            part = self.part(shared, busy);
         }
-        // One stream's growth leaves at least as much for the others: the first to grow must not take everything.
-        let growth = window.saturating_sub(self.window);
-        let fair = window <= self.window_min || self.charge.available() >= growth * 2;
-        // Without a budget for it the window stays; what was promised can't be taken back, only not promised again.
-        let promised = self.limit - self.written;
-        if growth == 0 {
-            self.window = window;
-            self.charge.set(window.max(promised));
-        } else if fair && self.charge.try_set(window.max(promised)) {
-            self.window = window;
-        }
+        // Most streams say a little and are idle then, with a promise that can't be taken back: only one that its window
+        // holds back gets more than a little.
+        let first = EARLY_BYTES + self.charge.available() / FIRST_PARTS;
+        let earned = if is_short {
+            self.window * 2
+        } else {
+            self.window
+        };
+        let fair = self.charge.fair_max().max(EARLY_BYTES);
+        self.window = part.min(first.max(earned)).min(fair);
+        self.charge.set(self.window.max(self.limit - self.written));
         self.granted_at = now;
         self.asked.get_or_insert((self.limit, now));
         self.limit = self.limit.max(self.written + self.window);
@@ -329,6 +334,7 @@ pub(crate) fn join(first: &Bytes, second: &Bytes) -> Bytes {
 mod tests {
     use super::*;
     use crate::budget::{Budget, Buffer};
+    use alloc::vec::Vec;
 
     const ROUND_TRIP: Duration = Duration::from_millis(10);
 
@@ -432,7 +438,7 @@ mod tests {
 
     #[test]
     fn credit_comes_back_only_as_the_socket_takes_bytes() {
-        let mut receive = receive(&Budget::new(1 << 20));
+        let mut receive = receive(&Budget::new(1 << 30));
         receive
             .content(0, bytes(4096), Instant::ZERO)
             .expect("in order");
@@ -499,6 +505,61 @@ mod tests {
             first.window, second.window,
             "the one that came later has as much"
         );
+    }
+
+    /// Its sender sends all that it may, and its socket takes all of that, `after` the last time.
+    fn use_up(receive: &mut Receive, shared: &mut SharedWindow, after: Duration) {
+        let now = receive.granted_at + after;
+        let bytes = bytes(usize::try_from(receive.limit() - receive.received()).expect("small"));
+        let count = bytes.len();
+        receive
+            .content(receive.received(), bytes, now)
+            .expect("within credit");
+        receive.written(count, now, Some((ROUND_TRIP, shared)));
+    }
+
+    #[test]
+    fn where_the_budget_has_less_than_the_line_needs_each_gets_an_equal_part_and_one_is_left() {
+        let budget = Budget::new(1 << 20);
+        let _others = Charge::admit(&budget, Buffer::Replay, 600_000).expect("room");
+        let left = budget.available();
+        let mut shared = SharedWindow::new(64 << 20, Instant::ZERO);
+        let mut copies = Vec::new();
+        for count in 1..=4 {
+            copies.push(receive(&budget));
+            for _ in 0..50 {
+                for copy in &mut copies {
+                    use_up(copy, &mut shared, ROUND_TRIP);
+                    assert!(budget.available() >= EARLY_BYTES, "room for another");
+                }
+            }
+            let part = left / (count + 1);
+            for window in copies.iter().map(|copy| copy.window) {
+                assert!(window.abs_diff(part) < 10, "{count}: {window}, not {part}");
+            }
+            assert!(budget.available().abs_diff(part) < 10, "{count}");
+        }
+    }
+
+    #[test]
+    fn streams_that_are_used_once_leave_most_of_a_small_budget() {
+        let budget = Budget::new(4 << 20);
+        let mut shared = SharedWindow::new(64 << 20, Instant::ZERO);
+        let mut used: Vec<Receive> = (0..200).map(|_| receive(&budget)).collect();
+        let before = budget.available();
+        for receive in &mut used {
+            use_up(receive, &mut shared, ROUND_TRIP * 3);
+            assert!(receive.window > EARLY_BYTES);
+        }
+        assert!(budget.available() > before / 2);
+        // Where there is enough it is the link's part at once.
+        let mut alone = receive(&Budget::new(1 << 30));
+        use_up(
+            &mut alone,
+            &mut SharedWindow::new(1 << 20, Instant::ZERO),
+            ROUND_TRIP * 3,
+        );
+        assert_eq!(alone.window, 1 << 20);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Replay {
         let held = self.held();
         let credit = self.limit.saturating_sub(self.end);
         let replay = self.bytes_max.saturating_sub(held);
-        let budget = EARLY_BYTES.saturating_sub(held) + self.charge.available();
+        let budget = self.charge.fair_max().max(EARLY_BYTES).saturating_sub(held);
         credit.min(replay).min(budget)
     }
 
@@ -350,7 +350,11 @@ mod tests {
         replay.push(Bytes::from(alloc::vec![0; EARLY_BYTES as usize]));
         assert!(replay.wants_budget());
         drop(other);
-        assert_eq!(replay.room(), 10_000 - EARLY_BYTES);
+        assert_eq!(
+            replay.room(),
+            5_000 - EARLY_BYTES,
+            "as much is left for others"
+        );
     }
 
     #[test]

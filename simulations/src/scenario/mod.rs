@@ -1,6 +1,7 @@
 //! Fixed scenarios: a fleet that is given instead of drawn, and a script of what happens to it. The machines, the drivers, the network
 //! and the oracles are those of the drawn worlds; what a scenario asks for beyond them is in its report. docs/simulations.md lists them.
 
+mod crowd;
 mod detached;
 mod hops;
 mod registry;
@@ -20,6 +21,7 @@ use crate::setup::{ClusterPlan, NodePlan, RegistryKind, Setup};
 use crate::wire::Shape;
 use crate::world::{Slot, World};
 
+pub use crowd::{Crowded, crowd};
 pub use detached::{Detached, expire, resume};
 pub use hops::{Opens, hops};
 pub use registry::{Outage, Unnoticed, registry_fails};
