@@ -91,8 +91,8 @@ mod simulations {
     fn a_copy_beside_two_hundred_idle_streams_has_its_part_of_a_small_budget() {
         look();
         let all = [(1, false), (4, false), (1, true), (4, true)].map(|(copies, echoed)| {
-            let crowded = scenario::crowd(1, copies, echoed);
-            println!("measured: beside 200 idle streams in 4 MiB, {crowded}");
+            let crowded = scenario::crowd(1, 4 << 20, copies, echoed);
+            println!("measured: beside 200 idle streams, {crowded}");
             crowded
         });
         for crowded in all {
@@ -101,6 +101,18 @@ mod simulations {
             assert!(crowded.rate * 5 >= crowded.fair_rate * 2, "{crowded}");
             let [quickest, slowest] = crowded.took;
             assert!(slowest <= quickest * 3 / 2, "{crowded}");
+        }
+    }
+
+    /// What the budget allows is more than they need; it is to be left for them.
+    #[test]
+    fn a_copy_beside_two_hundred_idle_streams_is_soon_over_where_the_budget_is_large() {
+        look();
+        for copies in [1, 4] {
+            let crowded = scenario::crowd(1, 64 << 20, copies, false);
+            println!("measured: beside 200 idle streams, {crowded}");
+            assert!(crowded.left * 2 >= crowded.unreserved, "{crowded}");
+            assert!(crowded.took[1] <= Duration::from_secs(2), "{crowded}");
         }
     }
 }

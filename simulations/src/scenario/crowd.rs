@@ -1,4 +1,4 @@
-//! Copies beside a crowd of idle streams, at an edge whose budget is small.
+//! Copies beside a crowd of idle streams, which share an edge's budget.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,6 @@ use super::{Stage, setup, talk};
 use crate::flow::{AppPlan, CLIENT, FlowPlan, TARGET, Via};
 use crate::net::{FlowId, MS, NEVER, Nanos, SEC, US};
 
-/// What 16 MiB of memory leave for buffers.
-const EDGE_BYTES_MAX: u64 = 4 << 20;
 /// There and back: 100 ms.
 const LATENCY: Nanos = 50 * MS;
 const IDLE: usize = 200;
@@ -61,14 +59,14 @@ impl fmt::Display for Crowded {
     }
 }
 
-/// Two hundred streams log in at an edge with 4 MiB for buffers, behind a copy that has filled the line, and say nothing more.
+/// Two hundred streams log in at an edge with so much for buffers, behind a copy that has filled the line, and say nothing more.
 /// Then so many copies go there at once, and back again if they are `echoed`.
 ///
 /// # Panics
 /// On anything that an oracle finds, and on a stream that isn't complete.
-pub fn crowd(seed: u64, copies: usize, echoed: bool) -> Crowded {
+pub fn crowd(seed: u64, edge_bytes_max: u64, copies: usize, echoed: bool) -> Crowded {
     let mut setup = setup(seed, 1, 1);
-    setup.edge_bytes_max = EDGE_BYTES_MAX;
+    setup.edge_bytes_max = edge_bytes_max;
     setup.nodes[0].shape.latency = LATENCY;
     let idle = (0..IDLE as u64).map(|number| {
         let at = LOGINS_AT + number * LOGINS_EVERY;
@@ -87,7 +85,7 @@ pub fn crowd(seed: u64, copies: usize, echoed: bool) -> Crowded {
     assert!(stage.world.net.flows[others[0]].is_over(), "the first copy");
     let moving = stage.world.all_move(others[1..].iter().copied());
     moving.expect("all are open");
-    let left = EDGE_BYTES_MAX - stage.world.edges[0].budget.used();
+    let left = edge_bytes_max - stage.world.edges[0].budget.used();
     let took = copied_in(&mut stage, copied, if echoed { CLIENT } else { TARGET });
     let world = stage.end();
     for flow in &all {
@@ -99,7 +97,7 @@ pub fn crowd(seed: u64, copies: usize, echoed: bool) -> Crowded {
     Crowded {
         copies,
         echoed,
-        unreserved: EDGE_BYTES_MAX - (IDLE * 2 * 4096) as u64,
+        unreserved: edge_bytes_max - (IDLE * 2 * 4096) as u64,
         left,
         fair_rate: copies as u64 * window * SEC / (2 * LATENCY),
         rate: copies as u64 * COPY_BYTES * SEC / took[1],
