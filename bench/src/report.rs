@@ -41,6 +41,8 @@ const SMALL: &[(&str, Target)] = &[
     ("cpu.edge.down.1", Target::TimesMax(1.05)),
     ("cpu.edge.up.1", Target::TimesMax(1.05)),
     ("rtt.idle.p50", Target::TimesMax(1.1)),
+    ("rtt.down.p50", Target::TimesMax(1.1)),
+    ("rtt.up.p50", Target::TimesMax(1.1)),
     ("edge.size", Target::Max(3.0)),
     ("edge.wakes", Target::Max(2.0)),
     ("edge.cpu", Target::Max(2.0)),

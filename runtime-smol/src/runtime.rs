@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use async_executor::LocalExecutor;
+use futures_lite::future::{or, yield_now};
 use runtime_shared::{Datagrams, Runtime, Task, Timer};
 
 use crate::look_up::look_up;
@@ -25,7 +26,14 @@ pub struct Smol;
 /// Runs this thread's tasks until `future` is done. An error means that the kernel has nothing to wait by.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     let executor = EXECUTOR.with(Rc::clone);
-    reactor::block_on(executor.run(future))
+    // `run` would poll 200 tasks before anyone asks the kernel again: of a task that copies, as many turns, with a keystroke behind them.
+    let tasks = async {
+        loop {
+            executor.tick().await;
+            yield_now().await;
+        }
+    };
+    reactor::block_on(or(future, tasks))
 }
 
 impl Runtime for Smol {

@@ -1,9 +1,13 @@
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use runtime_shared::Runtime;
+
 use super::*;
+use crate::runtime::Smol;
 
 fn pair() -> (Watched<UnixStream>, UnixStream) {
     let (near, far) = UnixStream::pair().expect("a pair");
@@ -91,4 +95,23 @@ fn another_thread_wakes_it() {
     let teller = thread::spawn(move || tell.send(7));
     assert_eq!(block_on(told).expect("a reactor"), Ok(7));
     assert_eq!(teller.join().expect("it ends"), Ok(()));
+}
+
+#[test]
+fn a_task_that_is_always_ready_leaves_others_their_turn() {
+    let (near, mut far) = pair();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let busy = Smol::spawn(poll_fn(move |cx| {
+        if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            far.write_all(b"key").expect("there is room");
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+    let bytes = crate::block_on(read(&near)).expect("a reactor");
+    assert_eq!(bytes.expect("bytes"), 3);
+    let turns = turns.load(Ordering::SeqCst);
+    assert!(turns <= 2, "it was heard after {turns} turns of another");
+    drop(busy);
 }
