@@ -9,10 +9,10 @@ use proto_core::{Machine, StreamId};
 use tokio::io::AsyncWrite;
 
 use super::ready::Source;
-use super::scratch::{READ_BYTES_MAX, Scratch};
 use super::{Driver, Moved, Shell, Token};
 use crate::clock::Clock;
 use crate::net::closing;
+use crate::net::piece::{PIECE_BYTES, Piece};
 use crate::net::transfer::{poll_read_into, poll_write_chunks};
 use crate::runtime::{Runtime, Socket};
 
@@ -179,14 +179,14 @@ impl<R: Runtime> Open<R> {
         id: StreamId,
         clock: &Clock,
     ) -> io::Result<()> {
-        let mut scratch = Scratch::borrow();
+        let mut piece = Piece::take();
         let mut taken = 0;
         while taken < BYTES_PER_TURN {
-            let limit = machine.wants_read(id, clock.now()).min(READ_BYTES_MAX);
+            let limit = machine.wants_read(id, clock.now()).min(PIECE_BYTES);
             if limit == 0 {
                 return Ok(());
             }
-            match poll_read_into(&mut self.socket, cx, scratch.room(limit), limit) {
+            match poll_read_into(&mut self.socket, cx, &mut piece[..limit]) {
                 Poll::Ready(Ok(0)) => {
                     self.read_ended = true;
                     machine.handle_read_eof(id, clock.now());
@@ -195,7 +195,7 @@ impl<R: Runtime> Open<R> {
                 Poll::Ready(Ok(read)) => {
                     taken += read;
                     self.moved.read += read as u64;
-                    machine.handle_read(id, scratch.cut(), clock.now());
+                    machine.handle_read(id, piece.cut(read), clock.now());
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),

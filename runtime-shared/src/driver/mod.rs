@@ -9,7 +9,6 @@ mod links;
 mod locals;
 mod mailbox;
 mod ready;
-mod scratch;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,28 +1,22 @@
 //! A link's connection below its TLS: read in large pieces, and only so much at a stretch.
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What one read asks the kernel for. rustls asks for 4 KiB, which is four reads and more for one record.
-const PIECE_BYTES: usize = 64 * 1024;
+use super::piece::Piece;
+
 /// What is read before others get their turn. HTTP/2 reads on until there is nothing more: in a bulk copy that is when the other
 /// side's window is used up.
 const STRETCH_BYTES: usize = 64 * 1024;
 
-thread_local! {
-    /// A buffer in which no connection of this thread has anything: an idle connection has none of its own.
-    static SPARE: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
-
-/// A connection that is read ahead of TLS.
+/// A connection that is read ahead of TLS, which asks for 4 KiB: four reads and more for one record.
 #[derive(Debug)]
 pub struct Intake<T> {
     connection: T,
-    /// What was read and not taken yet is from `start` to `end`; empty, and both are 0, while there is nothing.
-    piece: Box<[u8]>,
+    /// What was read and not taken yet is from `start` to `end` of it; none, and both are 0, while there is nothing.
+    piece: Option<Piece>,
     start: usize,
     end: usize,
     /// Read since there was last nothing to read, or others had their turn.
@@ -34,7 +28,7 @@ impl<T: AsyncRead + Unpin> Intake<T> {
     pub fn new(connection: T) -> Intake<T> {
         Intake {
             connection,
-            piece: Box::default(),
+            piece: None,
             start: 0,
             end: 0,
             stretch: 0,
@@ -53,19 +47,14 @@ impl<T: AsyncRead + Unpin> Intake<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let mut piece = SPARE
-            .take()
-            .unwrap_or_else(|| vec![0; PIECE_BYTES].into_boxed_slice());
+        let mut piece = Piece::take();
         let mut room = ReadBuf::new(&mut piece);
         let read = Pin::new(&mut self.connection).poll_read(cx, &mut room);
         let read = read.map_ok(|()| room.filled().len());
-        match read {
-            Poll::Ready(Ok(bytes)) if bytes > 0 => {
-                self.piece = piece;
-                (self.start, self.end) = (0, bytes);
-                self.stretch += bytes;
-            }
-            _ => SPARE.set(Some(piece)),
+        if let Poll::Ready(Ok(bytes @ 1..)) = read {
+            self.piece = Some(piece);
+            (self.start, self.end) = (0, bytes);
+            self.stretch += bytes;
         }
         if read.is_pending() {
             self.stretch = 0;
@@ -85,11 +74,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Intake<T> {
             ready!(this.poll_piece(cx))?;
         }
         let bytes = buf.remaining().min(this.end - this.start);
-        buf.put_slice(&this.piece[this.start..this.start + bytes]);
+        if let Some(piece) = &this.piece {
+            buf.put_slice(&piece[this.start..this.start + bytes]);
+        }
         this.start += bytes;
-        if this.start == this.end && !this.piece.is_empty() {
+        if this.start == this.end {
             (this.start, this.end) = (0, 0);
-            SPARE.set(Some(std::mem::take(&mut this.piece)));
+            this.piece = None;
         }
         Poll::Ready(Ok(()))
     }
@@ -161,7 +152,7 @@ mod tests {
         here.read_to_end(&mut received).await.expect("read");
         assert!(received == expected);
         sender.await.expect("no panic").expect("written");
-        assert!(here.piece.is_empty(), "no buffer at rest");
+        assert!(here.piece.is_none(), "no buffer at rest");
     }
 
     #[tokio::test]

@@ -4,5 +4,6 @@ pub mod changes;
 pub mod closing;
 pub mod intake;
 pub mod options;
+pub(crate) mod piece;
 pub mod reach;
 pub(crate) mod transfer;

@@ -3,26 +3,25 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Slices handed to one vectored write.
 const SLICES_MAX: usize = 16;
 
-/// Reads at most `limit` bytes into `buffer`'s spare room, without a task of its own; 0 is the end.
+/// Reads what is there, as far as `buffer` has room; 0 is the end.
 pub(crate) fn poll_read_into(
     socket: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
-    buffer: &mut BytesMut,
-    limit: usize,
+    buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    let mut limited = buffer.limit(limit);
-    let read = std::pin::pin!(socket.read_buf(&mut limited));
-    std::future::Future::poll(read, cx).map(|result| match result {
+    let mut room = ReadBuf::new(buffer);
+    let read = Pin::new(socket).poll_read(cx, &mut room);
+    read.map(|result| match result {
         // TLS that ends without a word of it ends as plain TCP does. A killed helper does that; and ssh has its own
         // proof that nothing was cut off.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-        result => result,
+        result => result.map(|()| room.filled().len()),
     })
 }
 
