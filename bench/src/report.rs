@@ -48,6 +48,7 @@ const SMALL: &[(&str, Target)] = &[
     ("edge.cpu", Target::Max(2.0)),
     ("edge.rest.resident", Target::Max(5.0)),
     ("edge.rest.own", Target::Max(1.5)),
+    ("edge.after", Target::Max(6.0)),
 ];
 
 /// Every figure in the order in which it is printed.

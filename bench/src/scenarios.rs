@@ -19,6 +19,8 @@ const EACH_WAY: Duration = Duration::from_millis(25);
 
 /// After a change in what a process holds, before its memory is read.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// By then an edge that gives memory back has done so: it does at a heartbeat.
+const GIVEN_BACK: Duration = Duration::from_secs(25);
 
 /// Runs what was asked for.
 pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
@@ -270,7 +272,7 @@ fn edge(options: &Options, target: &str, figures: &mut Figures) -> Result<()> {
         drop(streams);
         load::bulk(&column, Direction::Down, 8, options.window)?;
         load::bulk(&column, Direction::Up, 8, options.window)?;
-        thread::sleep(SETTLE);
+        thread::sleep(GIVEN_BACK);
         add("edge.after", end.resident_kib() / 1024.0);
         add("edge.peak", end.peak_kib() / 1024.0);
     }

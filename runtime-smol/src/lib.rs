@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod edge;
+mod heap;
 mod look_up;
 mod net;
 mod reactor;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
+use crate::heap::Heap;
+
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 /// The token of other threads' wake-ups.
@@ -147,6 +149,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
         let waker = Waker::from(parker.clone());
         let mut cx = Context::from_waker(&waker);
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut heap = Heap::new(Instant::now());
         loop {
             if parker.woken.swap(false, Ordering::SeqCst)
                 && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
@@ -169,6 +172,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
                 reactor.wake(event);
             }
             reactor.wake_due();
+            heap.turn(Instant::now());
         }
     })
 }

@@ -4,11 +4,15 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// A copy is written and read in pieces of this size.
+const PART_BYTES: usize = 65_536;
 
 /// What came back for a request: the status line, the headers, and the body of a refusal.
 #[derive(Debug, Clone)]
@@ -82,6 +86,31 @@ impl Connect {
         assert!(back == bytes, "the echo differs");
     }
 
+    /// Sends `bytes` of a pattern to an echo and checks each as it comes back, which begins after `pause`.
+    pub fn there_and_back(&mut self, bytes: u64, pause: Duration) {
+        let pattern = pattern();
+        let mut writer = self.socket.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut at = 0;
+                while at < bytes {
+                    let part = part(&pattern, at, bytes);
+                    writer.write_all(part).unwrap();
+                    at += part.len() as u64;
+                }
+            });
+            thread::sleep(pause);
+            let (mut at, mut buffer) = (0, vec![0; PART_BYTES]);
+            while at < bytes {
+                let part = part(&pattern, at, bytes);
+                let read = self.socket.read(&mut buffer[..part.len()]).unwrap();
+                assert!(read > 0, "it ended after {at} bytes");
+                assert!(buffer[..read] == part[..read], "another byte after {at}");
+                at += read as u64;
+            }
+        });
+    }
+
     /// Ends our direction.
     pub fn finish(&self) {
         self.socket.shutdown(Shutdown::Write).unwrap();
@@ -106,6 +135,27 @@ impl Connect {
             }
         }
     }
+}
+
+/// What byte stands where in a copy: no two places near each other have the same neighbours.
+fn pattern() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 56) as u8
+    };
+    (0..1_000_003).map(|_| next()).collect()
+}
+
+/// The next piece of a copy of `bytes` that is `at` so far.
+fn part(pattern: &[u8], at: u64, bytes: u64) -> &[u8] {
+    let from = (at % pattern.len() as u64) as usize;
+    let len = (pattern.len() - from)
+        .min(PART_BYTES)
+        .min((bytes - at) as usize);
+    &pattern[from..from + len]
 }
 
 /// Sends raw bytes to a CONNECT listener and gives the whole refusal that comes back.

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -29,52 +29,6 @@ const MIB: u64 = 1 << 20;
 /// Logs that don't grow with what is done.
 fn quiet(settings: Settings) -> Settings {
     settings.set("log.level", "info").set("log.audit", "off")
-}
-
-/// What byte stands where in a copy: no two places near each other have the same neighbours.
-fn pattern() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 56) as u8
-    };
-    (0..1_000_003).map(|_| next()).collect()
-}
-
-/// Sends `bytes` of the pattern to an echo and checks each as it comes back, which begins after `pause`.
-fn there_and_back(open: &mut Connect, bytes: u64, pause: Duration) {
-    let pattern = pattern();
-    let mut writer = open.socket.try_clone().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut at = 0;
-            while at < bytes {
-                let from = (at % pattern.len() as u64) as usize;
-                let len = (pattern.len() - from)
-                    .min(65_536)
-                    .min((bytes - at) as usize);
-                writer.write_all(&pattern[from..from + len]).unwrap();
-                at += len as u64;
-            }
-        });
-        thread::sleep(pause);
-        let (mut at, mut buffer) = (0, vec![0; 65_536]);
-        while at < bytes {
-            let from = (at % pattern.len() as u64) as usize;
-            let len = (pattern.len() - from)
-                .min(buffer.len())
-                .min((bytes - at) as usize);
-            let read = (&open.socket).read(&mut buffer[..len]).unwrap();
-            assert!(read > 0, "it ended after {at} bytes");
-            assert!(
-                buffer[..read] == pattern[from..from + read],
-                "another byte after {at}"
-            );
-            at += read as u64;
-        }
-    });
 }
 
 /// An edge by a command of the caller's, with its link up.
@@ -115,7 +69,7 @@ fn two_hundred_streams_and_four_copies_hold_in_16_mib() {
     let bytes = if is_long() { 1024 * MIB } else { 48 * MIB };
     thread::scope(|scope| {
         for stream in streams.iter_mut().take(4) {
-            scope.spawn(|| there_and_back(stream, bytes, secs(1)));
+            scope.spawn(|| stream.there_and_back(bytes, secs(1)));
         }
     });
     for stream in &mut streams {
@@ -162,7 +116,7 @@ fn an_idle_stream_costs_little_and_nothing_adds_up() {
             "1,000 idle streams hold {} KiB",
             busy - before
         );
-        there_and_back(&mut streams[0], 64 * MIB, Duration::ZERO);
+        streams[0].there_and_back(64 * MIB, Duration::ZERO);
         all_gone(&edge, streams);
         rounds.push(unique_kib(id));
     }
