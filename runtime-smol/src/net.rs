@@ -83,7 +83,11 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buf.initialize_unfilled();
+        let all = room.len();
         let bytes = ready!(self.0.poll_read(cx, |mut stream| stream.read(room)))?;
+        if bytes < all {
+            self.0.drained();
+        }
         buf.advance(bytes);
         Poll::Ready(Ok(()))
     }

@@ -3,7 +3,7 @@
 //! async-io has a second thread that watches beside the one that blocks, and asks the kernel anew for each wait. On an idle edge
 //! these two woke each other a dozen times for each heartbeat; here a heartbeat is one wake-up, and waiting costs no call of its own.
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
+use slab::Slab;
 
 use crate::heap::Heap;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
-/// The token of other threads' wake-ups.
-const WOKEN: Token = Token(0);
+/// The token of other threads' wake-ups. All others are keys of what is watched.
+const WOKEN: Token = Token(usize::MAX);
 
 thread_local! {
     static REACTOR: Reactor = Reactor::new();
@@ -30,9 +31,8 @@ thread_local! {
 struct Reactor {
     /// None if the kernel gave none; whoever needs it hears that.
     kernel: Option<Kernel>,
-    /// Who waits for which descriptor, by token.
-    waits: RefCell<HashMap<usize, Waits>>,
-    next_token: Cell<usize>,
+    /// What the kernel has said of each descriptor, and who waits for it to say more.
+    watches: RefCell<Slab<Watch>>,
     /// Who waits for which time. The number tells those of one time apart.
     times: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_time: Cell<u64>,
@@ -43,18 +43,51 @@ struct Kernel {
     parker: Arc<Parker>,
 }
 
-#[derive(Default)]
-struct Waits {
-    to_read: Option<Waker>,
-    to_write: Option<Waker>,
+struct Watch {
+    read: Way,
+    write: Way,
+}
+
+/// One direction of a descriptor.
+struct Way {
+    /// It may be possible: nobody was refused since the kernel last said so. Else asking is a call for nothing.
+    ready: bool,
+    /// It has ended, or failed. The kernel says so once, and from then on there is always an answer.
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+impl Way {
+    const NEW: Way = Way {
+        ready: true,
+        ended: false,
+        waker: None,
+    };
+
+    fn may_be_possible(&self) -> bool {
+        self.ready || self.ended
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.ready = false;
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn told(&mut self, ended: bool) -> Option<Waker> {
+        self.ready = true;
+        self.ended |= ended;
+        self.waker.take()
+    }
 }
 
 impl Reactor {
     fn new() -> Reactor {
         Reactor {
             kernel: Kernel::new().ok(),
-            waits: RefCell::default(),
-            next_token: Cell::new(WOKEN.0 + 1),
+            watches: RefCell::default(),
             times: RefCell::default(),
             next_time: Cell::new(0),
         }
@@ -88,17 +121,17 @@ impl Reactor {
     /// Wakes who waits for what an event says. Errors and ends are for both: a call will tell.
     fn wake(&self, event: &mio::event::Event) {
         let both = event.is_error() || event.is_read_closed() && event.is_write_closed();
-        let (to_read, to_write) = match self.waits.borrow_mut().get_mut(&event.token().0) {
-            Some(waits) => (
-                (both || event.is_readable() || event.is_read_closed())
-                    .then(|| waits.to_read.take())
-                    .flatten(),
-                (both || event.is_writable() || event.is_write_closed())
-                    .then(|| waits.to_write.take())
-                    .flatten(),
-            ),
-            None => return,
-        };
+        let read_ended = both || event.is_read_closed();
+        let write_ended = both || event.is_write_closed();
+        let (mut to_read, mut to_write) = (None, None);
+        if let Some(watch) = self.watches.borrow_mut().get_mut(event.token().0) {
+            if read_ended || event.is_readable() {
+                to_read = watch.read.told(read_ended);
+            }
+            if write_ended || event.is_writable() {
+                to_write = watch.write.told(write_ended);
+            }
+        }
         for waker in [to_read, to_write].into_iter().flatten() {
             waker.wake();
         }
@@ -181,21 +214,25 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 #[derive(Debug)]
 pub(crate) struct Watched<S: AsRawFd> {
     socket: S,
-    token: usize,
+    key: usize,
 }
 
 impl<S: AsRawFd> Watched<S> {
     pub(crate) fn new(socket: S) -> io::Result<Watched<S>> {
         REACTOR.with(|reactor| {
-            let token = reactor.next_token.get();
+            let mut watches = reactor.watches.borrow_mut();
+            let place = watches.vacant_entry();
+            let key = place.key();
             let fd: RawFd = socket.as_raw_fd();
             let poll = reactor.kernel()?.poll.borrow();
             let both = Interest::READABLE | Interest::WRITABLE;
             let mut source = SourceFd(&fd);
-            poll.registry().register(&mut source, Token(token), both)?;
-            reactor.next_token.set(token + 1);
-            reactor.waits.borrow_mut().insert(token, Waits::default());
-            Ok(Watched { socket, token })
+            poll.registry().register(&mut source, Token(key), both)?;
+            place.insert(Watch {
+                read: Way::NEW,
+                write: Way::NEW,
+            });
+            Ok(Watched { socket, key })
         })
     }
 
@@ -209,7 +246,7 @@ impl<S: AsRawFd> Watched<S> {
         cx: &mut Context<'_>,
         now: impl FnMut(&S) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        self.poll(now, |waits| keep(&mut waits.to_read, cx))
+        self.poll(cx, now, |watch| &mut watch.read)
     }
 
     /// Writes, likewise.
@@ -218,15 +255,16 @@ impl<S: AsRawFd> Watched<S> {
         cx: &mut Context<'_>,
         now: impl FnMut(&S) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        self.poll(now, |waits| keep(&mut waits.to_write, cx))
+        self.poll(cx, now, |watch| &mut watch.write)
     }
 
     fn poll<T>(
         &self,
+        cx: &Context<'_>,
         mut now: impl FnMut(&S) -> io::Result<T>,
-        wait: impl FnOnce(&mut Waits),
+        way: impl Fn(&mut Watch) -> &mut Way,
     ) -> Poll<io::Result<T>> {
-        loop {
+        while self.watch(|watch| way(watch).may_be_possible()) != Some(false) {
             match now(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -234,12 +272,18 @@ impl<S: AsRawFd> Watched<S> {
             }
         }
         // Nothing on this thread can take the event between the call above and this.
-        REACTOR.with(|reactor| {
-            if let Some(waits) = reactor.waits.borrow_mut().get_mut(&self.token) {
-                wait(waits);
-            }
-        });
+        self.watch(|watch| way(watch).wait(cx));
         Poll::Pending
+    }
+
+    /// Less came than there was room for, so a stream has no more now: the kernel will say when it has.
+    pub(crate) fn drained(&self) {
+        self.watch(|watch| watch.read.ready = false);
+    }
+
+    /// None on a thread that it isn't of.
+    fn watch<T>(&self, look: impl FnOnce(&mut Watch) -> T) -> Option<T> {
+        REACTOR.with(|reactor| reactor.watches.borrow_mut().get_mut(self.key).map(look))
     }
 }
 
@@ -247,19 +291,12 @@ impl<S: AsRawFd> Drop for Watched<S> {
     fn drop(&mut self) {
         // At the thread's end there is nothing left to watch for it.
         let _ = REACTOR.try_with(|reactor| {
-            reactor.waits.borrow_mut().remove(&self.token);
+            reactor.watches.borrow_mut().try_remove(self.key);
             let fd = self.socket.as_raw_fd();
             if let Ok(Kernel { poll, .. }) = reactor.kernel() {
                 let _ = poll.borrow().registry().deregister(&mut SourceFd(&fd));
             }
         });
-    }
-}
-
-fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
     }
 }
 

@@ -115,3 +115,55 @@ fn a_task_that_is_always_ready_leaves_others_their_turn() {
     assert!(turns <= 2, "it was heard after {turns} turns of another");
     drop(busy);
 }
+
+#[test]
+fn what_was_refused_is_not_asked_again_before_the_kernel_says_more() {
+    let (near, mut far) = pair();
+    let mut asked = 0;
+    let bytes = crate::block_on(async {
+        let mut turns = 0;
+        poll_fn(|cx| {
+            turns += 1;
+            let read = near.poll_read(cx, |mut socket| {
+                asked += 1;
+                socket.read(&mut [0; 16])
+            });
+            // Woken for another reason, it asks for nothing.
+            match turns {
+                5 => far.write_all(b"now").expect("there is room"),
+                _ if turns < 5 => cx.waker().wake_by_ref(),
+                _ => {}
+            }
+            read
+        })
+        .await
+    });
+    assert_eq!(bytes.expect("a reactor").expect("bytes"), 3);
+    assert_eq!(asked, 2, "once in vain, once when told");
+}
+
+#[test]
+fn an_end_that_came_with_the_last_bytes_is_not_missed() {
+    let (near, mut far) = pair();
+    let ends = crate::block_on(async {
+        far.write_all(b"last").expect("there is room");
+        drop(far);
+        // The kernel tells of both at once.
+        poll_fn(|cx| {
+            let first = near.watch(|watch| {
+                let ended = watch.read.ended;
+                watch.read.wait(cx);
+                ended
+            });
+            match first {
+                Some(true) => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        assert_eq!(read(&near).await.expect("bytes"), 4);
+        near.drained();
+        read(&near).await.expect("an end")
+    });
+    assert_eq!(ends.expect("a reactor"), 0);
+}
