@@ -105,12 +105,12 @@ impl Reactor {
         Some(at.saturating_duration_since(Instant::now()))
     }
 
-    fn wake_due(&self) {
+    fn wake_due(&self, now: Instant) {
         loop {
             let due = {
                 let mut times = self.times.borrow_mut();
                 match times.first_entry() {
-                    Some(first) if first.key().0 <= Instant::now() => first.remove(),
+                    Some(first) if first.key().0 <= now => first.remove(),
                     _ => return,
                 }
             };
@@ -204,8 +204,9 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
             for event in &events {
                 reactor.wake(event);
             }
-            reactor.wake_due();
-            heap.turn(Instant::now());
+            let now = Instant::now();
+            reactor.wake_due(now);
+            heap.turn(now);
         }
     })
 }
