@@ -54,6 +54,12 @@ impl Settings {
         self
     }
 
+    /// Logs that don't grow with what is done.
+    #[must_use]
+    pub fn quiet(self) -> Self {
+        self.set("log.level", "info").set("log.audit", "off")
+    }
+
     fn text(&self) -> String {
         toml::to_string(&self.0).unwrap()
     }
@@ -291,6 +297,16 @@ impl Cloud {
     #[track_caller]
     pub fn open(&self, node: &str) -> Connect {
         Connect::open(&self.connect, &format!("{node}:22"))
+    }
+
+    /// Streams to an echo that have been used and are idle now.
+    #[track_caller]
+    pub fn idle_streams(&self, node: &str, count: usize) -> Vec<Connect> {
+        let mut streams: Vec<Connect> = (0..count).map(|_| self.open(node)).collect();
+        for stream in &mut streams {
+            stream.echo(b"hello");
+        }
+        streams
     }
 
     /// Streams open now, in all states.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tunnel_tests::targets::Target;
 use tunnel_tests::usage::{Spent, sum};
 use tunnel_tests::wait::{secs, wait_until};
-use tunnel_tests::{Cloud, Connect, Edge, World};
+use tunnel_tests::{Cloud, Edge, World};
 
 /// Resident and own memory of a process, in KiB. Pages of the program's own file are the kernel's to drop, however few
 /// processes map them.
@@ -19,10 +19,7 @@ fn memory(id: u32) -> (u64, u64) {
 
 /// An edge as a device has it, for long enough that what a fresh link and its first metrics cost is over.
 fn settled_edge(world: &World, cloud: &Cloud, target: &str) -> Edge {
-    let settings = world
-        .edge_settings("node-A", &cloud.grpc, target)
-        .set("log.level", "info")
-        .set("log.audit", "off");
+    let settings = world.edge_settings("node-A", &cloud.grpc, target).quiet();
     let mut edge = world.edge_with("node-A", settings);
     edge.process.wait_status("link", "up", secs(10));
     thread::sleep(secs(5));
@@ -66,10 +63,7 @@ fn what_streams_and_copies_took_is_given_back() {
         memory(id).0
     };
 
-    let mut streams: Vec<Connect> = (0..1000).map(|_| cloud.open("node-A")).collect();
-    for stream in &mut streams {
-        stream.echo(b"hello");
-    }
+    let streams = cloud.idle_streams("node-A", 1000);
     let (busy, _) = memory(id);
     assert!(
         busy <= before + 8 * 1000,

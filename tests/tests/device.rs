@@ -26,26 +26,14 @@ use tunnel_tests::{Cloud, Connect, Edge};
 
 const MIB: u64 = 1 << 20;
 
-/// Logs that don't grow with what is done.
-fn quiet(settings: Settings) -> Settings {
-    settings.set("log.level", "info").set("log.audit", "off")
-}
-
 /// An edge by a command of the caller's, with its link up.
 fn edge_by(world: &World, cloud: &Cloud, target: &Target, command: Command) -> Edge {
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &target.address()));
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &target.address())
+        .quiet();
     let mut edge = world.edge_by("node-A", settings, command);
     edge.process.wait_status("link", "up", secs(10));
     edge
-}
-
-/// Streams that have been used and are idle now.
-fn idle_streams(cloud: &Cloud, count: usize) -> Vec<Connect> {
-    let mut streams: Vec<Connect> = (0..count).map(|_| cloud.open("node-A")).collect();
-    for stream in &mut streams {
-        stream.echo(b"hello");
-    }
-    streams
 }
 
 /// What has ended leaves nothing in the edge's tables.
@@ -61,10 +49,10 @@ fn all_gone(edge: &Edge, streams: Vec<Connect>) {
 fn two_hundred_streams_and_four_copies_hold_in_16_mib() {
     let group = MemoryGroup::new(16 * MIB);
     let (world, echo) = (World::new(), Target::echo());
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let command = group.command(&binary("tunnel-edge"));
     let edge = edge_by(&world, &cloud, &echo, command);
-    let mut streams = idle_streams(&cloud, 200);
+    let mut streams = cloud.idle_streams("node-A", 200);
     // Nobody reads what comes back at first: everything fills up that can, and has to wait.
     let bytes = if is_long() { 1024 * MIB } else { 48 * MIB };
     thread::scope(|scope| {
@@ -99,16 +87,16 @@ fn two_hundred_streams_and_four_copies_hold_in_16_mib() {
 #[test]
 fn an_idle_stream_costs_little_and_nothing_adds_up() {
     let (world, echo) = (World::new(), Target::echo());
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let group = MemoryGroup::new(64 * MIB);
     let edge = edge_by(&world, &cloud, &echo, group.command(&binary("tunnel-edge")));
     let id = edge.process.id();
-    drop(idle_streams(&cloud, 1)); // the program's pages that a stream needs
+    drop(cloud.idle_streams("node-A", 1)); // the program's pages that a stream needs
     let idle = unique_kib(id);
     let mut rounds = Vec::new();
     for _ in 0..3 {
         let before = unique_kib(id);
-        let mut streams = idle_streams(&cloud, 1000);
+        let mut streams = cloud.idle_streams("node-A", 1000);
         let busy = unique_kib(id);
         rounds.push(busy);
         assert!(
@@ -150,8 +138,10 @@ fn a_certificate_that_is_not_valid_yet_is_told_with_both_times_until_it_is() {
     world
         .pki
         .cloud_between("cloud-1", from_now(5), from_now(3600));
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &echo.address()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &echo.address())
+        .quiet();
     let mut edge = world.edge_with("node-A", settings);
     let told = [
         "is not valid yet: it holds from 20",
@@ -171,7 +161,9 @@ fn a_certificate_that_is_not_valid_yet_is_told_with_both_times_until_it_is() {
     wait_until("the cloud has read it", secs(20), || {
         cloud.metrics().sum("reloads_total", &[("result", "ok")]) >= 1.0
     });
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &echo.address()));
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &echo.address())
+        .quiet();
     let mut edge = world.edge_with("node-A", settings);
     let told = [
         "has expired: it held until 20",
@@ -192,11 +184,13 @@ fn a_certificate_that_is_not_valid_yet_is_told_with_both_times_until_it_is() {
 fn an_own_certificate_that_is_not_valid_yet_is_told_until_it_is() {
     let world = World::new();
     let echo = Target::echo();
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let identity = world
         .pki
         .node_between("node-A", "node-A", from_now(5), from_now(3600));
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &echo.address()))
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &echo.address())
+        .quiet()
         .set("cloud.cert", identity.cert.to_str().unwrap())
         .set("cloud.key", identity.key.to_str().unwrap());
     let mut edge = world.edge_with("node-A", settings);
@@ -235,8 +229,11 @@ fn an_idle_day_costs_less_than_2_mb_at_30_s() {
     const A_DAY: u64 = 24 * 3600;
     let (interval, beats) = if is_long() { (30, 4) } else { (1, 8) };
     let (networks, world) = (Networks::new(), World::new());
-    let beat =
-        |settings: Settings| quiet(settings).set("heartbeat.interval", format!("{interval}s"));
+    let beat = |settings: Settings| {
+        settings
+            .quiet()
+            .set("heartbeat.interval", format!("{interval}s"))
+    };
     let cloud = networks
         .cloud
         .enter(|| world.cloud_with(beat(world.cloud_settings_at(&replica_address(1)))));
@@ -313,7 +310,7 @@ fn serves(cloud: &Cloud) {
 #[test]
 fn a_log_that_nobody_takes_stops_no_session() {
     let (world, echo) = (World::new(), Target::echo());
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let pipe = world.path("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
@@ -352,7 +349,7 @@ fn a_log_that_nobody_takes_stops_no_session() {
 #[test]
 fn a_disk_that_takes_nothing_stops_no_session() {
     let (world, echo) = (World::new(), Target::echo());
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let disk = world.path("disk");
     fs::create_dir(&disk).unwrap();
     let audit = disk.join("audit.jsonl");
@@ -421,7 +418,7 @@ fn names_that_come_late_and_change_are_found() {
         .map(|number| {
             let address = format!("{}:9000", replica_address(number));
             let settings = world.cloud_settings_at(&replica_address(number));
-            let settings = quiet(settings).set("grpc.listen", address);
+            let settings = settings.quiet().set("grpc.listen", address);
             let command = Command::new(binary("tunnel-cloud"));
             let name = format!("cloud-{number}");
             networks
@@ -430,7 +427,9 @@ fn names_that_come_late_and_change_are_found() {
         })
         .into();
     let resolver = world.write("resolv.conf", "");
-    let settings = quiet(world.edge_settings("node-A", "cloud.test:9000", "127.0.0.1:22"));
+    let settings = world
+        .edge_settings("node-A", "cloud.test:9000", "127.0.0.1:22")
+        .quiet();
     let mut command = Command::new(program("unshare", "util-linux"));
     command.arg("--mount").arg("/bin/sh").arg("-c");
     command.arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"");

@@ -17,16 +17,11 @@ use tunnel_tests::wait::{is_long, millis, secs, wait_until};
 use tunnel_tests::world::{Settings, TOKEN, World};
 use tunnel_tests::{Cloud, Connect, Edge};
 
-/// Settings for thousands of connections: logs that don't grow with them.
-fn quiet(settings: Settings) -> Settings {
-    settings.set("log.level", "info").set("log.audit", "off")
-}
-
 fn quiet_pair(world: &World, target: &str) -> (Cloud, Edge) {
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
     let mut edge = world.edge_with(
         "node-A",
-        quiet(world.edge_settings("node-A", &cloud.grpc, target)),
+        world.edge_settings("node-A", &cloud.grpc, target).quiet(),
     );
     edge.process.wait_status("link", "up", secs(10));
     (cloud, edge)
@@ -95,8 +90,10 @@ fn ten_thousand_connections_leave_nothing() {
 fn failed_dials_leave_nothing() {
     let world = World::new();
     let (closed, hole) = (ClosedPort::new(), BlackHole::new());
-    let cloud = world.cloud_with(quiet(world.cloud_settings()));
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &closed.address()))
+    let cloud = world.cloud_with(world.cloud_settings().quiet());
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &closed.address())
+        .quiet()
         .set("targets.map.23", hole.address())
         .set("targets.dial_timeout", "1s");
     let mut edge = world.edge_with("node-A", settings);
@@ -188,9 +185,15 @@ fn one_reader_that_stops_harms_itself_only() {
     const WINDOW: usize = 4 << 20;
     let world = World::new();
     let target = Target::many_sided();
-    let cloud = world
-        .cloud_with(quiet(world.cloud_settings()).set("streams.window_bytes_max", WINDOW as i64));
-    let settings = quiet(world.edge_settings("node-A", &cloud.grpc, &target.address()))
+    let cloud = world.cloud_with(
+        world
+            .cloud_settings()
+            .quiet()
+            .set("streams.window_bytes_max", WINDOW as i64),
+    );
+    let settings = world
+        .edge_settings("node-A", &cloud.grpc, &target.address())
+        .quiet()
         .set("streams.window_bytes_max", WINDOW as i64);
     let mut edge = world.edge_with("node-A", settings);
     edge.process.wait_status("link", "up", secs(10));
@@ -332,10 +335,12 @@ fn a_flood_against_128_descriptors_passes() {
     limited
         .args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\""])
         .arg(binary("tunnel-cloud"));
-    let cloud = world.cloud_by("cloud", quiet(world.cloud_settings()), limited);
+    let cloud = world.cloud_by("cloud", world.cloud_settings().quiet(), limited);
     let mut edge = world.edge_with(
         "node-A",
-        quiet(world.edge_settings("node-A", &cloud.grpc, &echo.address())),
+        world
+            .edge_settings("node-A", &cloud.grpc, &echo.address())
+            .quiet(),
     );
     edge.process.wait_status("link", "up", secs(10));
     let mut open = cloud.open("node-A");

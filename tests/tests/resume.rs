@@ -237,8 +237,7 @@ fn ten_thousand_streams_that_expire_leave_nothing() {
         .set("streams.grace", text(GRACE))
         .set("streams.buffers_bytes_max", 1 << 30)
         .set("limits.connects_max", 2 * EDGES as i64 * Shelf::ROOM as i64)
-        .set("log.level", "info")
-        .set("log.audit", "off");
+        .quiet();
     let cloud = world.cloud_with(settings);
     let line = Cutter::to(&cloud.grpc);
     let shelves: Vec<Shelf> = (0..EDGES).map(|_| Shelf::new()).collect();

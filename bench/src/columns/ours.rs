@@ -66,17 +66,13 @@ impl Ours {
             tokens += &format!("{}:{TOKEN}\n", idle_node(n));
         }
         world.write("tokens", &tokens);
-        let mut cloud = world
-            .cloud_settings()
-            .set("log.level", "info")
-            .set("log.audit", "off");
+        let mut cloud = world.cloud_settings().quiet();
         let is_resumed = name != NO_RESUME;
         cloud = cloud.set("streams.resume", is_resumed);
         let settings = |grpc: &str| {
             world
                 .edge_settings("node-A", grpc, target)
-                .set("log.level", "info")
-                .set("log.audit", "off")
+                .quiet()
                 .set("streams.resume", is_resumed)
         };
         let mut edge_room = None;
