@@ -14,7 +14,7 @@ use proto_core::auth::Secret;
 use proto_core::peers::PeersConfig;
 use proto_core::registry::{Answers, AnswersConfig};
 use proto_core::{Budget, Config, Peers, ReplicaId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::driver::{Driver, Mailbox};
@@ -61,6 +61,8 @@ pub(super) struct Cluster {
     registry: Arc<dyn Registry>,
     message_bytes_max: usize,
     ends: watch::Sender<bool>,
+    /// A replica was heard of that this one has no way to: it may be time to look for the others.
+    stranger: Notify,
 }
 
 /// A cluster whose driver does not run yet, because what it tells is for the replica that it belongs to.
@@ -96,6 +98,7 @@ impl Cluster {
             registry,
             message_bytes_max,
             ends: watch::Sender::new(false),
+            stranger: Notify::new(),
         };
         let unstarted = Unstarted { machine, settings };
         (cluster, unstarted)

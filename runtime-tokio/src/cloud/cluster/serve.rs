@@ -89,6 +89,9 @@ fn take_control(replica: &Replica, asked: PeerRequest, from: ReplicaId, remote: 
             return tracing::debug!(%error, "a link was lost before it was up");
         }
     };
+    if cluster.ways().to(from).is_none() {
+        cluster.stranger.notify_one();
+    }
     let _ = cluster.mailbox.post(Box::new(move |peers, now| {
         match peers.link_made(from, remote.to_string(), now) {
             Some(id) => Install::Link(id, link),

@@ -147,6 +147,9 @@ impl Replica {
             let ways = cluster.ways();
             (ways.at(&addresses), ways.strangers(&addresses))
         };
+        if !strangers.is_empty() {
+            cluster.stranger.notify_one();
+        }
         for address in strangers {
             cluster.registry.wrong(&node, address);
         }
