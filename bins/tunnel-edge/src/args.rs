@@ -1,5 +1,6 @@
 //! The command line.
 use clap::{Parser, Subcommand};
+#[cfg(feature = "runtime-tokio")]
 use clap_complete::Shell;
 use tunnel_common::args::EdgeArgs;
 
@@ -42,6 +43,7 @@ pub(crate) enum Command {
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
         pid: i32,
     },
+    #[cfg(feature = "runtime-tokio")]
     /// Print a script that completes this command in a shell
     Completions {
         /// Which shell

@@ -10,7 +10,7 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use tunnel_common::config::{ConfigError, EdgeConfig};
 use tunnel_common::exit::{Exit, report};
 
@@ -28,7 +28,9 @@ fn main() -> ExitCode {
         Some(Command::Reload { pid }) => reload(*pid),
         Some(Command::Install(args)) => done(install::install(args, &cli.args)),
         Some(Command::Uninstall(args)) => done(install::uninstall(args)),
+        #[cfg(feature = "runtime-tokio")]
         Some(Command::Completions { shell }) => {
+            use clap::CommandFactory;
             clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut std::io::stdout());
             Exit::Done
         }

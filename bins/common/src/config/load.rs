@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_path_to_error::Segment;
 use toml::Value;
 
 use super::source::{Place, Places, Setting, Source};
-use super::{ConfigError, Mistake};
+use super::{ConfigError, Mistake, keyed};
 
 /// How many mistakes are worth telling at once.
 const MISTAKES_MAX: usize = 32;
@@ -59,7 +58,7 @@ fn deserialize<T: DeserializeOwned>(
     mut mistakes: Vec<Mistake>,
 ) -> Result<Loaded<T>, ConfigError> {
     loop {
-        match serde_path_to_error::deserialize(Value::Table(source.tree.clone())) {
+        match keyed::read(source.tree.clone()) {
             Ok(value) if mistakes.is_empty() => {
                 return Ok(Loaded {
                     value,
@@ -67,15 +66,14 @@ fn deserialize<T: DeserializeOwned>(
                 });
             }
             Ok(_) => return Err(ConfigError::new(mistakes)),
-            Err(error) => {
+            Err(wrong) => {
                 // Without the wrong value the rest can be looked at too.
-                let key = dotted(error.path());
                 mistakes.push(
                     source
                         .places()
-                        .mistake(&key, explain(error.inner().message())),
+                        .mistake(wrong.key(), explain(wrong.message())),
                 );
-                if mistakes.len() >= MISTAKES_MAX || !source.remove(&key) {
+                if mistakes.len() >= MISTAKES_MAX || !source.remove(wrong.key()) {
                     return Err(ConfigError::new(mistakes));
                 }
             }
@@ -151,18 +149,6 @@ fn typed(shape: &Value, setting: &Setting) -> Result<Value, Mistake> {
             .ok_or_else(|| refuse("TOML table: expected { key = value, … }")),
         _ => Ok(Value::String(text.to_owned())),
     }
-}
-
-fn dotted(path: &serde_path_to_error::Path) -> String {
-    let parts: Vec<String> = path
-        .iter()
-        .filter_map(|segment| match segment {
-            Segment::Seq { index } => Some(index.to_string()),
-            Segment::Map { key } => Some(key.clone()),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        })
-        .collect();
-    parts.join(".")
 }
 
 /// serde's words in ours: types of Rust mean nothing to who writes the file.

@@ -7,6 +7,7 @@ mod client;
 mod cloud;
 mod cluster;
 mod edge;
+mod keyed;
 mod kubernetes;
 mod load;
 mod memory;
