@@ -88,7 +88,7 @@ mod tests {
         for (key, value) in [
             ("node.name", "node-A"),
             ("cloud.addresses", "a:1,[::1]:2"),
-            ("cloud.ca", "/a \"quoted\\ $$file"),
+            ("cloud.ca", "/a \"quoted\\ $$FILE"),
             ("targets.allow", "127.0.0.1:22,localhost:*"),
             ("targets.map.80", "127.0.0.1:8080"),
             ("heartbeat.jitter", "0.5"),
