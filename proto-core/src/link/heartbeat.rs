@@ -11,6 +11,8 @@ const HASTE_MIN: Duration = Duration::from_millis(250);
 const HASTE_MAX: Duration = Duration::from_millis(500);
 /// While bytes flow the round trip is measured this often: the first one, beside the link's set-up, says little.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+/// Who waits to know the round trip hears of it this often.
+const MEASURE_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// Base: an echo that is missing for so long ends the link if anything else moves on it, …
 const BASE_ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// … and after this long if nothing does: one stuck reader stalls a base cloud's whole loop.
@@ -144,6 +146,15 @@ impl Heartbeat {
             return;
         }
         self.hurry(now);
+    }
+
+    /// Somebody has to know how long the round trip is now.
+    pub(crate) fn measure(&mut self, now: Instant) {
+        let is_soon = |at| now.saturating_duration_since(at) < MEASURE_INTERVAL_MIN;
+        if self.mode == Mode::V1 && self.asked.is_none() && !self.measured_at.is_some_and(is_soon) {
+            self.measured_at = Some(now);
+            self.due = true;
+        }
     }
 
     /// Something is still waiting for its answer, whatever else was heard.
@@ -374,6 +385,27 @@ mod tests {
         heartbeat.awaits_ack(at(2_500));
         assert!(!heartbeat.is_due(), "once a second is enough");
         assert_eq!(heartbeat.round_trip_min(), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn whoever_has_to_know_the_round_trip_asks_once_at_a_time_and_not_too_often() {
+        let mut heartbeat = heartbeat(Mode::V1);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let set_up = heartbeat.send(at(0));
+        heartbeat.measure(at(5));
+        assert!(!heartbeat.is_due(), "one is under way");
+        heartbeat.echoed(&set_up, at(7));
+        heartbeat.measure(at(10));
+        assert!(heartbeat.is_due());
+        let second = heartbeat.send(at(10));
+        heartbeat.echoed(&second, at(11));
+        heartbeat.measure(at(12));
+        assert!(!heartbeat.is_due(), "too soon");
+        heartbeat.measure(at(10) + MEASURE_INTERVAL_MIN);
+        assert!(heartbeat.is_due());
+        let mut base = self::heartbeat(Mode::BaseCloud);
+        base.measure(at(10));
+        assert!(!base.is_due(), "not a word of ours to a base peer");
     }
 
     #[test]

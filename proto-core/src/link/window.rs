@@ -9,6 +9,12 @@ use core::time::Duration;
 
 /// A stream that had a grant within this interval, or the one before, is busy.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Up to here the window grows by its use alone: what waits in a queue of that length doesn't wait long.
+const FREE_BYTES: u64 = 1 << 20;
+/// And to so much for each busy stream: with less, each message is waited for.
+const FREE_BYTES_EACH: u64 = 512 << 10;
+/// So much longer than the line's own, or twice as long, a round trip may be: that is no queue, but who had to wake up.
+const SLACK: Duration = Duration::from_millis(2);
 
 /// The receive window of a link, in bytes.
 #[derive(Debug)]
@@ -18,6 +24,11 @@ pub(crate) struct SharedWindow {
     began_at: Instant,
     busy: u64,
     busy_before: u64,
+    grown_at: Instant,
+    /// Since it has grown, a round trip has shown that no queue stands in the link.
+    is_clear: bool,
+    /// It would have grown, up to this, if that were known.
+    wanted: Option<u64>,
 }
 
 impl SharedWindow {
@@ -28,6 +39,9 @@ impl SharedWindow {
             began_at: now,
             busy: 0,
             busy_before: 0,
+            grown_at: now,
+            is_clear: false,
+            wanted: None,
         }
     }
 
@@ -44,7 +58,16 @@ impl SharedWindow {
             *seen = self.interval;
             self.busy += 1;
         }
+        self.busy()
+    }
+
+    fn busy(&self) -> u64 {
         self.busy.max(self.busy_before)
+    }
+
+    /// What it may be whatever stands in the link.
+    fn free(&self) -> u64 {
+        FREE_BYTES.max(FREE_BYTES_EACH * self.busy())
     }
 
     /// One stream's part.
@@ -52,9 +75,39 @@ impl SharedWindow {
         self.bytes / busy.max(1)
     }
 
-    /// A stream has used up its part before the other side could hear of more: it is the window that holds it back.
-    pub(crate) fn grow(&mut self, bytes_max: u64) {
+    /// A stream has used up its part before the other side could hear of more: it is the window that holds it back. Where a queue
+    /// stands already, at whoever reads the link more slowly than it is written, more of a window would only be more of a queue,
+    /// before the keystrokes of all streams: beyond a little it grows once a round trip has shown that there is none.
+    pub(crate) fn grow(&mut self, bytes_max: u64, now: Instant) {
+        if self.bytes >= self.free() && !self.is_clear {
+            self.wanted = Some(bytes_max);
+            return;
+        }
         self.bytes = (self.bytes * 2).min(bytes_max);
+        self.grown_at = now;
+        self.is_clear = false;
+        self.wanted = None;
+    }
+
+    /// A round trip is to be measured: it may grow by what comes of it.
+    pub(crate) fn wants_round_trip(&self) -> bool {
+        self.bytes > self.free() || self.wanted.is_some()
+    }
+
+    /// A round trip took so long until now; `shortest` is the line's own.
+    pub(crate) fn measured(&mut self, now: Instant, took: Duration, shortest: Duration) {
+        let clear = shortest + shortest.max(SLACK);
+        if took > clear * 2 && self.bytes > self.free() {
+            self.bytes = (self.bytes / 2).max(self.free());
+            self.wanted = None;
+        }
+        // One that began before it grew says nothing of what came of that.
+        if took <= clear && now.saturating_duration_since(self.grown_at) >= took {
+            self.is_clear = true;
+            if let Some(bytes_max) = self.wanted {
+                self.grow(bytes_max, now);
+            }
+        }
     }
 }
 
@@ -66,7 +119,6 @@ mod tests {
     fn busy_streams_are_counted_once_and_forgotten_when_they_stop() {
         let mut window = SharedWindow::new(1000, Instant::ZERO);
         let (mut one, mut other) = (0, 0);
-        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
         assert_eq!(window.count(&mut one, at(1)), 1);
         assert_eq!(window.count(&mut one, at(2)), 1);
         assert_eq!(window.count(&mut other, at(3)), 2);
@@ -78,5 +130,48 @@ mod tests {
         );
         assert_eq!(window.count(&mut one, at(210)), 1);
         assert_eq!(window.count(&mut one, at(5000)), 1);
+    }
+
+    const LINE: Duration = Duration::from_millis(1);
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn beyond_a_little_it_grows_by_one_step_for_each_round_trip_without_a_queue() {
+        let mut window = SharedWindow::new(FREE_BYTES / 2, at(0));
+        window.grow(u64::MAX, at(0));
+        assert_eq!(window.share(1), FREE_BYTES, "a little is free");
+        assert!(!window.wants_round_trip(), "nobody asked for more");
+        window.grow(u64::MAX, at(10));
+        assert_eq!(window.share(1), FREE_BYTES);
+        assert!(window.wants_round_trip());
+        window.measured(at(20), LINE * 4, LINE);
+        assert_eq!(window.share(1), FREE_BYTES, "a queue stands there");
+        window.measured(at(30), LINE * 2, LINE);
+        assert_eq!(window.share(1), FREE_BYTES * 2, "what was wanted");
+        window.grow(u64::MAX, at(31));
+        window.measured(at(31), LINE * 2, LINE);
+        assert_eq!(window.share(1), FREE_BYTES * 2, "asked before it grew");
+        window.measured(at(33), LINE * 2, LINE);
+        assert_eq!(window.share(1), FREE_BYTES * 4);
+    }
+
+    #[test]
+    fn it_is_halved_where_a_queue_stands_but_a_little_is_left_to_each_busy_stream() {
+        let far = Duration::from_millis(50);
+        let mut window = SharedWindow::new(FREE_BYTES * 8, at(0));
+        window.measured(at(10), far * 3, far);
+        assert_eq!(window.share(1), FREE_BYTES * 8, "not much of a queue");
+        window.measured(at(10), far * 5, far);
+        assert_eq!(window.share(1), FREE_BYTES * 4);
+        for mut seen in [0; 4] {
+            window.count(&mut seen, at(10));
+        }
+        for _ in 0..5 {
+            window.measured(at(20), far * 5, far);
+        }
+        assert_eq!(window.share(1), FREE_BYTES_EACH * 4);
     }
 }

@@ -91,6 +91,8 @@ impl Mux {
             (Dialect::V1, Kind::HeartbeatEcho, _)
             | (Dialect::Base, Kind::Heartbeat, Role::Acceptor) => {
                 if let Some(took) = link.heartbeat.echoed(&msg.data, now) {
+                    let shortest = link.round_trip();
+                    link.window.measured(now, took, shortest);
                     self.event(Event::RoundTrip { link: id, took });
                 }
             }

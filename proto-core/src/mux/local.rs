@@ -64,11 +64,15 @@ impl Mux {
         let Some(entry) = self.streams.get_mut(&id) else {
             return;
         };
-        let link = entry.link.and_then(|link| self.links.get_mut(&link));
-        // The far end may be farther than the link leads.
-        let far = entry.stream.answer_took();
-        let line = link.map(|link| (link.round_trip().max(far), &mut link.window));
+        let mut link = entry.link.and_then(|link| self.links.get_mut(&link));
+        let line = link.as_mut();
+        let line = line.map(|link| (link.round_trip(), &mut link.window));
         entry.stream.written(bytes, now, line);
+        if let Some(link) = link
+            && link.window.wants_round_trip()
+        {
+            link.heartbeat.measure(now);
+        }
         if entry.stream.receive.held() == 0 {
             entry.write_idle = true;
         }

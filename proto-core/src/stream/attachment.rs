@@ -2,7 +2,6 @@
 //!
 //! Moving, healing and making before breaking are all this one step. PROTOCOL.md, "Attachment" and "Losing a link".
 
-use super::receive::WAY_TAKES_MAX;
 use super::{Phase, Role, Stream};
 use crate::config::{EARLY_BYTES, StreamConfig};
 use crate::proto::StreamMsg;
@@ -45,8 +44,6 @@ pub(super) struct Attachment {
     unacked_since: Option<Instant>,
     /// Acceptor: something has come from an opener that was told `connected`.
     heard: bool,
-    /// Opener: how long the acceptor's last answer took. Behind a relay its link alone doesn't say how far that is.
-    answer_took: Duration,
 }
 
 /// What a resumption came to, for metrics.
@@ -136,13 +133,8 @@ impl Stream {
     pub(super) fn answered(&mut self, asked_at: Option<Instant>, now: Instant) {
         if let Some(asked_at) = asked_at {
             let took = now.saturating_duration_since(asked_at);
-            self.attachment.answer_took = took.min(WAY_TAKES_MAX);
+            self.receive.answer_took(took);
         }
-    }
-
-    /// Opener: about a round trip to the other end, however many links lie between; at an acceptor, zero.
-    pub(crate) fn answer_took(&self) -> Duration {
-        self.attachment.answer_took
     }
 
     /// The edge process at the acceptor's end, by its instance's uuid. An opener has it from `connected`.

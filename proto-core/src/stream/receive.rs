@@ -16,7 +16,7 @@ use core::time::Duration;
 const COPY_BYTES: usize = 4096;
 
 /// No way is longer: what an answer took beyond that, a dial, a pause or a lost link took.
-pub(super) const WAY_TAKES_MAX: Duration = Duration::from_secs(1);
+const WAY_TAKES_MAX: Duration = Duration::from_secs(1);
 
 /// The first use of a stream brings it this part of what the budget has left, so that hundreds which are used once leave
 /// most of it: little of a small one, 128 KiB of 64 MiB.
@@ -47,8 +47,11 @@ pub(crate) struct Receive {
     grant_due: bool,
     /// The promise before the newest, and when that was made: a sender that has used it up goes on a round trip later.
     asked: Option<(u64, Instant)>,
-    /// How far away the sender was when it last waited for a promise.
-    far: Duration,
+    /// How far away the sender is, however many links lie between, on this attachment: the shortest time that an answer took. What
+    /// took longer waited in a queue.
+    far: Option<Duration>,
+    /// The sender had stopped there when it last went beyond a promise: its window holds it back.
+    waited: bool,
     charge: Charge,
     /// Base dialect: no credit; bytes held are bounded all the same.
     base_max: Option<u64>,
@@ -76,7 +79,8 @@ impl Receive {
             granted_in: 0,
             grant_due: false,
             asked: None,
-            far: Duration::ZERO,
+            far: None,
+            waited: false,
             charge,
             base_max: None,
         }
@@ -114,8 +118,9 @@ impl Receive {
         {
             self.asked = None;
             // It had stopped there; else it went on by what it knew already, and this tells nothing.
-            if self.received == promised {
-                self.far = now.saturating_duration_since(at).min(WAY_TAKES_MAX);
+            self.waited = self.received == promised;
+            if self.waited {
+                self.answer_took(now.saturating_duration_since(at));
             }
         }
         self.received = end;
@@ -126,6 +131,12 @@ impl Receive {
             self.ack_in(now, Duration::ZERO);
         }
         Ok(())
+    }
+
+    /// The other end has answered something, after so long.
+    pub(super) fn answer_took(&mut self, took: Duration) {
+        let took = took.min(WAY_TAKES_MAX);
+        self.far = Some(self.far.map_or(took, |far| far.min(took)));
     }
 
     /// The other side has ended at `offset`.
@@ -190,21 +201,20 @@ impl Receive {
         let mut is_short = false;
         if let Some((round_trip, shared)) = line {
             // The sender may be farther than the link leads.
-            let round_trip = round_trip.max(self.far);
+            let round_trip = round_trip.max(self.far.unwrap_or_default());
             let busy = shared.count(&mut self.granted_in, now);
             is_short = now.saturating_duration_since(self.granted_at) < round_trip * 2;
             if is_short && self.window >= self.part(shared, busy) {
-                shared.grow(self.window_max.saturating_mul(busy));
+                shared.grow(self.window_max.saturating_mul(busy), now);
             }
             part = self.part(shared, busy);
         }
         // Most streams say a little and are idle then, with a promise that can't be taken back: only one that its window
         // holds back gets more than a little.
         let first = EARLY_BYTES + self.charge.available() / FIRST_PARTS;
-        let earned = if is_short {
-            self.window * 2
-        } else {
-            self.window
+        let earned = match is_short || self.waited {
+            true => self.window * 2,
+            false => self.window,
         };
         let fair = self.charge.fair_max().max(EARLY_BYTES);
         self.window = part.min(first.max(earned)).min(fair);
@@ -254,7 +264,10 @@ impl Receive {
     /// Another attachment sets the limit anew: what is acked plus the early bytes, as far as the window and those reach.
     /// Else a stream that nobody reads from would earn credit by being attached again and again.
     pub(crate) fn promise_anew(&mut self) {
-        self.asked = None; // The link was away in between.
+        // The link was away in between, and the way may be another.
+        self.asked = None;
+        self.far = None;
+        self.waited = false;
         let most = self.written + self.window + EARLY_BYTES;
         self.limit = self.limit.max((self.received + EARLY_BYTES).min(most));
         let promised = self.limit - self.written;
@@ -367,18 +380,32 @@ mod tests {
             receive
                 .content(4096, bytes(1), millis(after))
                 .expect("promised");
-            assert_eq!(receive.far, Duration::from_millis(far), "after {after} ms");
+            assert_eq!(
+                receive.far,
+                Some(Duration::from_millis(far)),
+                "after {after} ms"
+            );
         }
+        let mut queued = waiting();
+        for (until, after) in [(8192, 50), (12_288, 900)] {
+            let from = queued.received();
+            let at = queued.granted_at + Duration::from_millis(after);
+            queued.limit = until; // All that it may, each time.
+            let all = bytes(usize::try_from(until - from).expect("small"));
+            queued.content(from, all, at).expect("promised");
+            queued.written(4096, at, None);
+        }
+        assert_eq!(queued.far, Some(Duration::from_millis(50)), "the shortest");
         let mut lost = waiting();
         lost.promise_anew();
         lost.content(4096, bytes(1), millis(900)).expect("promised");
-        assert_eq!(lost.far, Duration::ZERO, "the link was away");
+        assert_eq!(lost.far, None, "the link was away");
         let mut idle = receive(&Budget::new(1 << 20));
         idle.content(0, bytes(3000), millis(0)).expect("promised");
         idle.written(3000, millis(0), None);
         idle.content(3000, bytes(2000), millis(900))
             .expect("promised");
-        assert_eq!(idle.far, Duration::ZERO, "it had room left");
+        assert_eq!(idle.far, None, "it had room left");
     }
 
     #[test]
@@ -469,6 +496,7 @@ mod tests {
                 offset += count as u64;
                 now += step;
                 receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+                shared.measured(now, ROUND_TRIP, ROUND_TRIP);
             }
             receive.window
         };
@@ -493,9 +521,10 @@ mod tests {
             *offset += count as u64;
             now += Duration::from_millis(5);
             receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+            shared.measured(now + ROUND_TRIP, ROUND_TRIP, ROUND_TRIP);
         };
         let (mut at_first, mut at_second) = (0, 0);
-        (0..10).for_each(|_| use_up(&mut first, &mut at_first));
+        (0..20).for_each(|_| use_up(&mut first, &mut at_first));
         assert_eq!(first.window, 16 << 20);
         for _ in 0..30 {
             use_up(&mut first, &mut at_first);
@@ -516,6 +545,52 @@ mod tests {
             .content(receive.received(), bytes, now)
             .expect("within credit");
         receive.written(count, now, Some((ROUND_TRIP, shared)));
+    }
+
+    #[test]
+    fn a_sender_that_waits_behind_others_gets_its_part_all_the_same() {
+        let mut shared = SharedWindow::new(1 << 20, Instant::ZERO);
+        let mut receive = receive(&Budget::new(4 << 20));
+        receive.answer_took(ROUND_TRIP);
+        use_up(&mut receive, &mut shared, ROUND_TRIP * 10);
+        assert!(receive.window < 1 << 20);
+        for _ in 0..10 {
+            // Longer than two round trips, as its bytes were behind theirs; but it had stopped for want of a promise.
+            use_up(&mut receive, &mut shared, ROUND_TRIP * 10);
+        }
+        assert_eq!(receive.window, 1 << 20);
+        assert_eq!(shared.share(1), 1 << 20, "the link has enough");
+    }
+
+    #[test]
+    fn a_window_does_not_grow_by_the_queue_that_it_makes() {
+        // Whoever reads the link takes 200 MB/s of it: what is under way beyond 2 MB waits there, and makes every answer late.
+        let queued = |bytes: u64| Duration::from_nanos(bytes * 5).saturating_sub(ROUND_TRIP);
+        let budget = Budget::new(1 << 30);
+        let mut shared = SharedWindow::new(65_536, Instant::ZERO);
+        let mut now = Instant::ZERO;
+        // One after the other, so that none knows the line without the queue of those before it.
+        for copy in 0..10 {
+            let mut receive = receive(&budget);
+            let mut under_way = shared.share(1);
+            for _ in 0..100 {
+                let count = usize::try_from(receive.limit() - receive.received()).expect("small");
+                let took = ROUND_TRIP + queued(under_way);
+                now += took;
+                let offset = receive.received();
+                receive
+                    .content(offset, bytes(count), now)
+                    .expect("in credit");
+                receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+                shared.measured(now, took, ROUND_TRIP);
+                under_way = receive.window;
+            }
+            assert!(
+                (1 << 20..=8 << 20).contains(&receive.window),
+                "copy {copy}: {}",
+                receive.window
+            );
+        }
     }
 
     #[test]
