@@ -69,6 +69,7 @@ impl Mux {
         let line = line.map(|link| (link.round_trip(), &mut link.window));
         entry.stream.written(bytes, now, line);
         if let Some(link) = link
+            && entry.stream.receive.grant_is_due()
             && link.window.wants_round_trip()
         {
             link.heartbeat.measure(now);

@@ -47,6 +47,32 @@ fn a_line_that_is_long_at_the_opener_is_filled_by_an_upload() {
 }
 
 #[test]
+fn a_long_line_without_a_queue_is_filled_beyond_the_mebibyte_that_is_free() {
+    let mut world = World::new(1, Config::default());
+    world.far = Some((Who::Edge, Duration::from_millis(25)));
+    world.edge_connects(0);
+    let here = world.open(0, b"");
+    world.pass(Duration::from_secs(1));
+    let there = world.at_edge();
+    world.send(Who::Edge, there, &bytes(60_000_000));
+    world.pass(Duration::from_secs(2));
+    // 1 MiB a round trip would be 42 MB.
+    assert_eq!(world.got(Who::Hub(0), here).len(), 60_000_000);
+    let asked = |world: &World| {
+        let heartbeats = world.sniffed.iter();
+        heartbeats
+            .filter(|(who, _, msg)| *who == Who::Hub(0) && msg.r#type == "heartbeat")
+            .count()
+    };
+    let copied = asked(&world);
+    for _ in 0..200 {
+        world.send(Who::Edge, there, b"key");
+        world.pass(Duration::from_millis(30));
+    }
+    assert!(asked(&world) < copied + 20, "keystrokes ask for nothing");
+}
+
+#[test]
 fn early_bytes_ride_along() {
     let mut world = World::new(2, Config::default());
     world.edge_connects(1);
