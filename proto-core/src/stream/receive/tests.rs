@@ -225,16 +225,12 @@ fn a_window_does_not_grow_by_the_queue_that_it_makes() {
     // One after the other, so that none knows the line without the queue of those before it.
     for copy in 0..10 {
         let mut receive = receive(&budget);
+        receive.granted_at = now;
         let mut under_way = shared.share(1);
         for _ in 0..100 {
-            let count = usize::try_from(receive.limit() - receive.received()).expect("small");
             let took = ROUND_TRIP + queued(under_way);
-            now += took;
-            let offset = receive.received();
-            receive
-                .content(offset, bytes(count), now)
-                .expect("in credit");
-            receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+            use_up(&mut receive, &mut shared, took);
+            now = receive.granted_at;
             shared.measured(now, took, ROUND_TRIP);
             under_way = receive.window;
         }
