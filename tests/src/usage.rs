@@ -54,12 +54,6 @@ pub fn sum(text: &str, names: &[&str]) -> u64 {
         .sum()
 }
 
-/// Its unique set size in KiB: pages that would be free if it ended, those of its program included.
-pub fn unique_kib(id: u32) -> usize {
-    let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).expect("the process lives");
-    usize::try_from(sum(&rollup, &["Private_"])).expect("it has memory for so much")
-}
-
 impl Usage {
     /// Reads it for a process id.
     pub fn of(id: u32) -> Self {

