@@ -16,11 +16,17 @@ struct Files(TempDir);
 
 impl Files {
     fn new() -> Files {
-        let files = Files(tempfile::tempdir().unwrap());
+        let files = Files(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+        // It installs itself; a build that goes on beside this test would make it another one.
+        fs::hard_link(env!("CARGO_BIN_EXE_tunnel-edge"), files.program()).unwrap();
         fs::create_dir(files.path("/")).unwrap();
         fs::write(files.0.path().join("token"), "secret\n").unwrap();
         fs::write(files.0.path().join("ca"), "-----BEGIN").unwrap();
         files
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.path().join("tunnel-edge")
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -40,7 +46,7 @@ impl Files {
     }
 
     fn run(&self, line: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tunnel-edge"));
+        let mut command = Command::new(self.program());
         command.args(line).arg("--root").arg(self.path("/"));
         command.env_remove("TUNNEL_CONFIG").env("NODE_NAME", "");
         command.output().unwrap()
