@@ -301,7 +301,7 @@ fn by_shell(before: &str, path: &Path, redirected: &str) -> Command {
 /// Streams that open, carry bytes and end, without a delay that a log could cause.
 fn serves(cloud: &Cloud) {
     let start = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..20 {
         let mut stream = cloud.open("node-A");
         stream.echo(&[7; 100_000]);
         stream.finish();
@@ -383,7 +383,7 @@ fn a_disk_that_takes_nothing_stops_no_session() {
     serves(&cloud);
     told(&["audit records are written again", "lost=20"]);
     inside("head -c 200000 /dev/zero >\"$0/fill\" 2>/dev/null || true");
-    for _ in 0..3 {
+    for _ in 0..10 {
         serves(&cloud);
     }
     told(&["audit records can't be written", "No space left"]);
