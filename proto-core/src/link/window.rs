@@ -27,7 +27,7 @@ pub(crate) struct SharedWindow {
     grown_at: Instant,
     /// Since it has grown, a round trip has shown that no queue stands in the link.
     is_clear: bool,
-    /// It would have grown, up to this, if that were known.
+    /// It would have grown, up to so much for each busy stream, if that were known.
     wanted: Option<u64>,
 }
 
@@ -45,8 +45,8 @@ impl SharedWindow {
         }
     }
 
-    /// A stream is about to grant. `seen` is the interval of its last grant. How many streams share the window.
-    pub(crate) fn count(&mut self, seen: &mut u64, now: Instant) -> u64 {
+    /// A stream is about to grant. `seen` is the interval of its last grant.
+    pub(crate) fn count(&mut self, seen: &mut u64, now: Instant) {
         let passed = now.saturating_duration_since(self.began_at);
         if passed >= INTERVAL {
             self.busy_before = if passed < INTERVAL * 2 { self.busy } else { 0 };
@@ -58,11 +58,11 @@ impl SharedWindow {
             *seen = self.interval;
             self.busy += 1;
         }
-        self.busy()
     }
 
+    /// How many streams share the window.
     fn busy(&self) -> u64 {
-        self.busy.max(self.busy_before)
+        self.busy.max(self.busy_before).max(1)
     }
 
     /// What it may be whatever stands in the link.
@@ -71,19 +71,20 @@ impl SharedWindow {
     }
 
     /// One stream's part.
-    pub(crate) fn share(&self, busy: u64) -> u64 {
-        self.bytes / busy.max(1)
+    pub(crate) fn share(&self) -> u64 {
+        self.bytes / self.busy()
     }
 
     /// A stream has used up its part before the other side could hear of more: it is the window that holds it back. Where a queue
     /// stands already, at whoever reads the link more slowly than it is written, more of a window would only be more of a queue,
-    /// before the keystrokes of all streams: beyond a little it grows once a round trip has shown that there is none.
-    pub(crate) fn grow(&mut self, bytes_max: u64, now: Instant) {
+    /// before the keystrokes of all streams: beyond a little it grows once a round trip has shown that there is none. To
+    /// `each_max` for each busy stream at most.
+    pub(crate) fn grow(&mut self, each_max: u64, now: Instant) {
         if self.bytes >= self.free() && !self.is_clear {
-            self.wanted = Some(bytes_max);
+            self.wanted = Some(each_max);
             return;
         }
-        self.bytes = (self.bytes * 2).min(bytes_max);
+        self.bytes = (self.bytes * 2).min(each_max.saturating_mul(self.busy()));
         self.grown_at = now;
         self.is_clear = false;
         self.wanted = None;
@@ -104,8 +105,8 @@ impl SharedWindow {
         // One that began before it grew says nothing of what came of that.
         if took <= clear && now.saturating_duration_since(self.grown_at) >= took {
             self.is_clear = true;
-            if let Some(bytes_max) = self.wanted {
-                self.grow(bytes_max, now);
+            if let Some(each_max) = self.wanted {
+                self.grow(each_max, now);
             }
         }
     }
@@ -119,17 +120,17 @@ mod tests {
     fn busy_streams_are_counted_once_and_forgotten_when_they_stop() {
         let mut window = SharedWindow::new(1000, Instant::ZERO);
         let (mut one, mut other) = (0, 0);
-        assert_eq!(window.count(&mut one, at(1)), 1);
-        assert_eq!(window.count(&mut one, at(2)), 1);
-        assert_eq!(window.count(&mut other, at(3)), 2);
-        assert_eq!(window.share(2), 500);
-        assert_eq!(
-            window.count(&mut one, at(105)),
-            2,
-            "the other may be between two grants"
-        );
-        assert_eq!(window.count(&mut one, at(210)), 1);
-        assert_eq!(window.count(&mut one, at(5000)), 1);
+        window.count(&mut one, at(1));
+        window.count(&mut one, at(2));
+        assert_eq!(window.share(), 1000);
+        window.count(&mut other, at(3));
+        assert_eq!(window.share(), 500);
+        window.count(&mut one, at(105));
+        assert_eq!(window.share(), 500, "the other may be between two grants");
+        window.count(&mut one, at(210));
+        assert_eq!(window.share(), 1000);
+        window.count(&mut one, at(5000));
+        assert_eq!(window.share(), 1000);
     }
 
     const LINE: Duration = Duration::from_millis(1);
@@ -142,20 +143,20 @@ mod tests {
     fn beyond_a_little_it_grows_by_one_step_for_each_round_trip_without_a_queue() {
         let mut window = SharedWindow::new(FREE_BYTES / 2, at(0));
         window.grow(u64::MAX, at(0));
-        assert_eq!(window.share(1), FREE_BYTES, "a little is free");
+        assert_eq!(window.share(), FREE_BYTES, "a little is free");
         assert!(!window.wants_round_trip(), "nobody asked for more");
         window.grow(u64::MAX, at(10));
-        assert_eq!(window.share(1), FREE_BYTES);
+        assert_eq!(window.share(), FREE_BYTES);
         assert!(window.wants_round_trip());
         window.measured(at(20), LINE * 4, LINE);
-        assert_eq!(window.share(1), FREE_BYTES, "a queue stands there");
+        assert_eq!(window.share(), FREE_BYTES, "a queue stands there");
         window.measured(at(30), LINE * 2, LINE);
-        assert_eq!(window.share(1), FREE_BYTES * 2, "what was wanted");
+        assert_eq!(window.share(), FREE_BYTES * 2, "what was wanted");
         window.grow(u64::MAX, at(31));
         window.measured(at(31), LINE * 2, LINE);
-        assert_eq!(window.share(1), FREE_BYTES * 2, "asked before it grew");
+        assert_eq!(window.share(), FREE_BYTES * 2, "asked before it grew");
         window.measured(at(33), LINE * 2, LINE);
-        assert_eq!(window.share(1), FREE_BYTES * 4);
+        assert_eq!(window.share(), FREE_BYTES * 4);
     }
 
     #[test]
@@ -163,15 +164,15 @@ mod tests {
         let far = Duration::from_millis(50);
         let mut window = SharedWindow::new(FREE_BYTES * 8, at(0));
         window.measured(at(10), far * 3, far);
-        assert_eq!(window.share(1), FREE_BYTES * 8, "not much of a queue");
+        assert_eq!(window.share(), FREE_BYTES * 8, "not much of a queue");
         window.measured(at(10), far * 5, far);
-        assert_eq!(window.share(1), FREE_BYTES * 4);
+        assert_eq!(window.share(), FREE_BYTES * 4);
         for mut seen in [0; 4] {
             window.count(&mut seen, at(10));
         }
         for _ in 0..5 {
             window.measured(at(20), far * 5, far);
         }
-        assert_eq!(window.share(1), FREE_BYTES_EACH * 4);
+        assert_eq!(window.share(), FREE_BYTES_EACH);
     }
 }

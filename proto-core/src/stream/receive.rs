@@ -202,12 +202,12 @@ impl Receive {
         if let Some((round_trip, shared)) = line {
             // The sender may be farther than the link leads.
             let round_trip = round_trip.max(self.far.unwrap_or_default());
-            let busy = shared.count(&mut self.granted_in, now);
+            shared.count(&mut self.granted_in, now);
             is_short = now.saturating_duration_since(self.granted_at) < round_trip * 2;
-            if is_short && self.window >= self.part(shared, busy) {
-                shared.grow(self.window_max.saturating_mul(busy), now);
+            if is_short && self.window >= self.part(shared) {
+                shared.grow(self.window_max, now);
             }
-            part = self.part(shared, busy);
+            part = self.part(shared);
         }
         // Most streams say a little and are idle then, with a promise that can't be taken back: only one that its window
         // holds back gets more than a little.
@@ -225,8 +225,8 @@ impl Receive {
         self.grant_due = true;
     }
 
-    fn part(&self, shared: &SharedWindow, busy: u64) -> u64 {
-        shared.share(busy).clamp(self.window_min, self.window_max)
+    fn part(&self, shared: &SharedWindow) -> u64 {
+        shared.share().clamp(self.window_min, self.window_max)
     }
 
     /// Whether the local socket's write side is to be shut down now: everything is written and no more will come.

@@ -212,7 +212,7 @@ fn a_sender_that_waits_behind_others_gets_its_part_all_the_same() {
         use_up(&mut receive, &mut shared, ROUND_TRIP * 10);
     }
     assert_eq!(receive.window, 1 << 20);
-    assert_eq!(shared.share(1), 1 << 20, "the link has enough");
+    assert_eq!(shared.share(), 1 << 20, "the link has enough");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_window_does_not_grow_by_the_queue_that_it_makes() {
     for copy in 0..10 {
         let mut receive = receive(&budget);
         receive.granted_at = now;
-        let mut under_way = shared.share(1);
+        let mut under_way = shared.share();
         for _ in 0..100 {
             let took = ROUND_TRIP + queued(under_way);
             use_up(&mut receive, &mut shared, took);
