@@ -27,13 +27,12 @@ pub struct Smol;
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     let executor = EXECUTOR.with(Rc::clone);
     // `run` would poll 200 tasks before anyone asks the kernel again: of a task that copies, as many turns, with a keystroke behind them.
-    // After two at most: so what wakes one task is done without a look in between.
     let tasks = async {
         loop {
-            for _ in 0..2 {
-                executor.tick().await;
+            executor.tick().await;
+            if reactor::is_look_due() {
+                yield_now().await;
             }
-            yield_now().await;
         }
     };
     reactor::block_on(or(future, tasks))
