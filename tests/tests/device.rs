@@ -19,7 +19,6 @@ use tunnel_tests::metrics::Metrics;
 use tunnel_tests::netns::{LINE, Networks, replica_address};
 use tunnel_tests::pki::replace;
 use tunnel_tests::targets::Target;
-use tunnel_tests::usage::Usage;
 use tunnel_tests::wait::{is_long, secs, wait_until};
 use tunnel_tests::world::{Settings, World};
 use tunnel_tests::{Cloud, Connect, Edge};
@@ -84,25 +83,21 @@ fn two_hundred_streams_and_four_copies_hold_in_16_mib() {
     all_gone(&edge, streams);
 }
 
-/// What it holds beside its program's pages, which are its own or shared by who else runs it just then.
-fn own_kib(id: u32) -> usize {
-    Usage::of(id).private_kib
-}
-
 #[test]
 fn an_idle_stream_costs_little_and_nothing_adds_up() {
     let (world, echo) = (World::new(), Target::echo());
     let cloud = world.cloud_with(world.cloud_settings().quiet());
     let group = MemoryGroup::new(64 * MIB);
     let edge = edge_by(&world, &cloud, &echo, group.command(&binary("tunnel-edge")));
-    let id = edge.process.id();
-    drop(cloud.idle_streams("node-A", 1)); // the program's pages that a stream needs
-    let idle = own_kib(id);
+    // Without its program's pages, which are its own or shared by who else runs it just then.
+    let own_kib = || edge.usage().private_kib;
+    drop(cloud.idle_streams("node-A", 1)); // what the first stream alone needs
+    let idle = own_kib();
     let mut rounds = Vec::new();
     for _ in 0..3 {
-        let before = own_kib(id);
+        let before = own_kib();
         let mut streams = cloud.idle_streams("node-A", 1000);
-        let busy = own_kib(id);
+        let busy = own_kib();
         rounds.push(busy);
         assert!(
             busy <= before + 8 * 1000,
@@ -111,15 +106,15 @@ fn an_idle_stream_costs_little_and_nothing_adds_up() {
         );
         streams[0].there_and_back(64 * MIB, Duration::ZERO);
         all_gone(&edge, streams);
-        rounds.push(own_kib(id));
+        rounds.push(own_kib());
     }
     // Just after a copy it depends on what its last moments had in hand; what stays is what was not given back by and by.
     wait_until("what the rounds took is given back", secs(60), || {
-        own_kib(id) <= idle + 1024
+        own_kib() <= idle + 1024
     });
     println!(
         "measured: KiB of the edge that are no program: {idle} idle; in three rounds with 1,000 idle streams, and after they and 64 MiB on one of them: {rounds:?}; once that is given back {}",
-        own_kib(id),
+        own_kib(),
     );
     assert_eq!(group.killed(), 0, "a process was killed for want of memory");
 }

@@ -166,22 +166,17 @@ fn busy_streams_of_a_link_share_its_window_evenly() {
     let mut shared = SharedWindow::new(65_536, Instant::ZERO);
     let (mut first, mut second) = (receive(&budget), receive(&budget));
     let mut now = Instant::ZERO;
-    let mut use_up = |receive: &mut Receive, offset: &mut u64| {
-        let count = usize::try_from(receive.limit() - *offset).expect("small");
-        receive
-            .content(*offset, bytes(count), now)
-            .expect("within credit");
-        *offset += count as u64;
+    let mut use_up = |receive: &mut Receive| {
         now += Duration::from_millis(5);
-        receive.written(count, now, Some((ROUND_TRIP, &mut shared)));
+        let after = now.saturating_duration_since(receive.granted_at);
+        use_up(receive, &mut shared, after);
         shared.measured(now + ROUND_TRIP, ROUND_TRIP, ROUND_TRIP);
     };
-    let (mut at_first, mut at_second) = (0, 0);
-    (0..20).for_each(|_| use_up(&mut first, &mut at_first));
+    (0..20).for_each(|_| use_up(&mut first));
     assert_eq!(first.window, 16 << 20);
     for _ in 0..30 {
-        use_up(&mut first, &mut at_first);
-        use_up(&mut second, &mut at_second);
+        use_up(&mut first);
+        use_up(&mut second);
     }
     assert_eq!(
         first.window, second.window,
