@@ -562,3 +562,20 @@ fn an_idle_session_lives() {
         .sum("links_opened_total", &[("result", "ok")]);
     assert_eq!(opened, 1.0, "the same link all the time");
 }
+
+#[test]
+fn both_ends_copy_by_what_their_processor_is_quick_at() {
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let first = processors.split("\n\n").next().unwrap();
+    let slow_at_it = cfg!(all(target_arch = "x86_64", target_env = "gnu"))
+        && first.contains("AuthenticAMD")
+        && first.contains(" erms");
+    let world = World::new();
+    let (cloud, edge) = quiet_pair(&world, "127.0.0.1:9");
+    for (name, process) in [("cloud", &cloud.process), ("edge", &edge.process)] {
+        let environment = std::fs::read(format!("/proc/{}/environ", process.id())).unwrap();
+        let told = String::from_utf8_lossy(&environment)
+            .contains("GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=0x10000000");
+        assert_eq!(told, slow_at_it, "the {name}, on\n{first}");
+    }
+}

@@ -8,6 +8,7 @@ pub mod ready;
 pub mod secrets;
 mod shared;
 pub mod tls;
+pub mod tunables;
 pub mod users;
 pub mod watch;
 

@@ -100,6 +100,7 @@ fn make_certificates(cli: &Cli, secret: &str, names: &[String]) -> Exit {
 }
 
 fn serve(cli: &Cli) -> Exit {
+    tunnel_common::tunables::apply();
     malloc_trim::keep_for_next();
     let env = |name: &str| std::env::var(name).ok();
     let config = match load(cli) {

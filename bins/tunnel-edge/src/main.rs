@@ -81,6 +81,7 @@ fn reload(pid: i32) -> Exit {
 }
 
 fn serve(cli: &Cli) -> Exit {
+    tunnel_common::tunables::apply();
     malloc_trim::keep_for_next();
     // Whatever ends this process tells the command that waits.
     let predecessor = Predecessor::of_this_process();
