@@ -106,9 +106,13 @@ fn logins(nodes: &Nodes, newcomer: &Newcomer<'_>, k: &dyn Fn(&str) -> String) {
     };
     // A node that is busy with a cluster may answer one question for a log with an error.
     wait_until("a login's end is in the log", secs(20), || {
-        log(nodes)
+        let lines = log(nodes);
+        let records: Vec<&Value> = lines
             .iter()
-            .any(|line| line["level"].is_null() && told(line))
+            .filter(|line| line["level"].is_null())
+            .collect();
+        println!("{} lines, records: {records:?}", lines.len());
+        records.into_iter().any(told)
     });
 
     let events = k("get events -o jsonpath={.items[*].reason}");
