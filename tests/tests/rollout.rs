@@ -3,11 +3,15 @@
 //! What was measured is printed in lines that begin with `measured:`; `./test rollout` shows them.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tunnel_tests::cluster::Cluster;
 use tunnel_tests::cutter::Cutter;
 use tunnel_tests::http;
@@ -237,6 +241,52 @@ fn nobody_notices_that_all_replicas_are_replaced() {
     for idle in idle {
         idle.finish();
     }
+    all_are_recorded(&world, &edge);
+}
+
+/// Wherever a stream went meanwhile: its end is recorded by its edge and, once each, by the replicas that it went through then.
+fn all_are_recorded(world: &World, edge: &Edge) {
+    wait_until("no stream is left", secs(20), || {
+        edge.metrics().sum("streams", &[]) == 0.0
+    });
+    let at_edge = ends(&edge.audit);
+    assert!(at_edge.len() >= 2 * SESSIONS, "{}", at_edge.len());
+    let mut missing: Vec<End> = Vec::new();
+    let mut by_replica = Vec::new();
+    wait_until(
+        "each stream's end is recorded in the cluster",
+        secs(20),
+        || {
+            let files = (0..3).map(|at| world.path(&format!("audit-{at}.jsonl")));
+            by_replica = files.map(|file| ends(&file)).collect();
+            let told: BTreeSet<&End> = by_replica.iter().flatten().collect();
+            missing.clone_from(&at_edge);
+            missing.retain(|end| !told.contains(end));
+            missing.is_empty() || {
+                println!("no replica has recorded {missing:?}");
+                false
+            }
+        },
+    );
+    for ends in by_replica {
+        let topics: BTreeSet<&String> = ends.iter().map(|(topic, ..)| topic).collect();
+        assert_eq!(topics.len(), ends.len(), "twice: {ends:?}");
+    }
+}
+
+/// What both ends have to record alike: the topic, the bytes to the edge and from it, and the reason.
+type End = (String, u64, u64, String);
+
+fn ends(audit: &Path) -> Vec<End> {
+    let records = fs::read_to_string(audit).unwrap_or_default();
+    let records = records.lines().map(|line| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| record[key].as_str().unwrap().to_owned();
+        let number = |key: &str| record[key].as_u64().unwrap();
+        let (to, from) = (number("bytes_to_edge"), number("bytes_from_edge"));
+        (text("topic"), to, from, text("reason"))
+    });
+    records.collect()
 }
 
 /// Many edges are told to leave one by one, so that the next replica isn't met by all of them at once.
