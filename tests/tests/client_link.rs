@@ -193,13 +193,29 @@ fn an_edge_that_is_told_twice_ends_at_once() {
 fn a_helper_that_ssh_ends_leaves_nothing_behind() {
     let world = World::new();
     let (_echo, cloud, edge) = echoing(&world);
-    for signal in [Signal::SIGHUP, Signal::SIGTERM] {
+    // ssh hangs up, and its pipes close with it: then the stream ends as if the helper had seen that first.
+    let ways = [
+        (Signal::SIGHUP, true, 0, "done"),
+        (Signal::SIGHUP, false, 255, "reset"),
+        (Signal::SIGTERM, false, 255, "reset"),
+    ];
+    for (number, (signal, closes, code, reason)) in ways.into_iter().enumerate() {
         let mut client = Client::start(&world, &cloud.grpc, "node-A");
         client.echo(b"before");
         client.signal(signal);
-        assert_eq!(client.child.wait().unwrap().code(), Some(255));
+        let stdin = client.child.stdin.take().filter(|_| !closes);
+        let what = format!("{signal} {closes}");
+        assert_eq!(client.child.wait().unwrap().code(), Some(code), "{what}");
         let streams = || edge.metrics().sum("streams", &[]);
         wait_until("the edge's stream ends", secs(5), || streams() == 0.0);
+        let records = || fs::read_to_string(&edge.audit).unwrap_or_default();
+        wait_until("it is recorded", secs(5), || {
+            records().lines().count() > number
+        });
+        let last: serde_json::Value =
+            serde_json::from_str(records().lines().last().unwrap()).unwrap();
+        assert_eq!(last["reason"], reason, "{what}");
+        drop(stdin);
     }
 }
 

@@ -251,6 +251,8 @@ fn all_are_recorded(world: &World, edge: &Edge) {
     });
     let at_edge = ends(&edge.audit);
     assert!(at_edge.len() >= 2 * SESSIONS, "{}", at_edge.len());
+    let badly = at_edge.iter().find(|(.., reason)| reason != "done");
+    assert_eq!(badly, None, "each ssh has ended by itself");
     let mut missing: Vec<End> = Vec::new();
     let mut by_replica = Vec::new();
     wait_until(

@@ -29,6 +29,8 @@ use crate::settings::LinkServer;
 
 /// The replica waits for its node and the edge dials before there is an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// ssh leaves before the last is said between here and the node: so long a stream has to end complete, and not by a reset.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// All buffers of a command that carries one stream.
 const BUFFERS_BYTES_MAX: u64 = 64 << 20;
 
@@ -186,7 +188,7 @@ fn fill_stdout(mut from: &UnixStream) -> Result<(), Broken> {
     }
 }
 
-/// Waits until nobody reads stdout any more, or for a signal: ssh sends one to its helper when it ends.
+/// Waits until whoever started us has left, as ssh hangs up on its helper when it ends, or tells us to end at once.
 async fn told_to_end(gone: oneshot::Receiver<()>) {
     let next = |kind| async move {
         match signal(kind) {
@@ -200,9 +202,15 @@ async fn told_to_end(gone: oneshot::Receiver<()>) {
             std::future::pending::<()>().await;
         }
     };
+    let left = async {
+        tokio::select! {
+            () = gone => {}
+            () = next(SignalKind::hangup()) => {}
+        }
+        tokio::time::sleep(ENDS_WITHIN).await;
+    };
     tokio::select! {
-        () = gone => {}
-        () = next(SignalKind::hangup()) => {}
+        () = left => {}
         () = next(SignalKind::terminate()) => {}
         () = next(SignalKind::interrupt()) => {}
     }
