@@ -2,6 +2,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -25,6 +26,13 @@ pub struct Smol;
 
 /// Runs this thread's tasks until `future` is done. An error means that the kernel has nothing to wait by.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let mut output = None;
+    run_until(pin!(async { output = Some(future.await) }))?;
+    output.ok_or_else(|| io::Error::other("it has not ended"))
+}
+
+/// Of no type but its own, so that it is compiled here, for speed, and not where it is called.
+fn run_until(future: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let executor = EXECUTOR.with(Rc::clone);
     // `run` would poll 200 tasks before anyone asks the kernel again: of a task that copies, as many turns, with a keystroke behind them.
     let tasks = async {
