@@ -25,33 +25,26 @@ const GIVEN_BACK: Duration = Duration::from_secs(25);
 /// Runs what was asked for.
 pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
     let target = target::serve()?;
-    let near = if ["bulk", "rtt", "connect"]
-        .iter()
-        .any(|name| options.has(name))
-    {
-        columns::all(options, &target, Line::NONE, 0)?
-    } else {
-        Vec::new()
-    };
-    let far = if options.has("delay") {
-        columns::all(options, &target, Line { each_way: EACH_WAY }, 0)?
-    } else {
-        Vec::new()
-    };
     for round in 1..=options.rounds {
-        for (name, scenario) in [
+        let near = [
             ("bulk", bulk as Scenario),
             ("rtt", rtt),
             ("connect", connect),
-        ] {
-            if options.has(name) {
-                eprintln!("bench: round {round} of {}: {name}", options.rounds);
-                scenario(options, &near, figures)?;
+        ];
+        let far = [("delay", delay as Scenario)];
+        let delayed = Line { each_way: EACH_WAY };
+        for (line, scenarios) in [(Line::NONE, &near[..]), (delayed, &far)] {
+            let wanted = scenarios.iter().filter(|(name, _)| options.has(name));
+            let wanted: Vec<_> = wanted.collect();
+            if wanted.is_empty() {
+                continue;
             }
-        }
-        if options.has("delay") {
-            eprintln!("bench: round {round} of {}: delay", options.rounds);
-            delay(options, &far, figures)?;
+            // Anew for each round: by where its memory lies alone, a process does with a tenth more or less than the next of its kind.
+            let columns = columns::all(options, &target, line, 0)?;
+            for (name, scenario) in wanted {
+                eprintln!("bench: round {round} of {}: {name}", options.rounds);
+                scenario(options, &columns, figures)?;
+            }
         }
         if options.has("memory") {
             eprintln!("bench: round {round} of {}: memory", options.rounds);
