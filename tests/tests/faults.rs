@@ -196,11 +196,10 @@ fn outlive_at_the_desk(how: Cut, name: &str) {
             BACK_MAX
         };
         let what = format!("{name} at the user's for {length} s");
-        // After 12 s an idle link has missed a probe or two, and isn't given up.
-        let idle_limit = if *length > 12 {
-            BACK_MAX
-        } else {
-            SENT_AGAIN_MAX
+        // After 12 s of silence an idle link has missed a probe or two, and isn't given up.
+        let idle_limit = match how {
+            Cut::Drop if *length == 12 => SENT_AGAIN_MAX,
+            _ => limit,
         };
         sessions.each_moves_again(&what, back_at, limit, idle_limit);
     }
