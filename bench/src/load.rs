@@ -3,16 +3,39 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::column::{Column, Door};
-use crate::target::{CHUNK_BYTES, Work, uploaded};
+use crate::target::{self, Slot, Work};
 
-/// A copy runs this long before it is measured, so that windows have grown.
+/// A copy runs this long before it is measured, so that windows have grown, and what another column left under way has gone.
 const WARM_UP: Duration = Duration::from_millis(400);
+
+/// How long a column is measured before it is the next one's turn. What else the machine and its neighbours do comes and goes within
+/// a second or two.
+const TURN: Duration = Duration::from_millis(400);
+
+/// Has every one of them measured for `window` in all, in short turns, there and back.
+pub(crate) fn in_turns<T>(
+    all: &mut [T],
+    window: Duration,
+    mut turn: impl FnMut(&mut T, Duration) -> Result<()>,
+) -> Result<()> {
+    let turns = (window.as_millis() / TURN.as_millis()).max(1) as u32;
+    for round in 0..turns {
+        let mut order: Vec<&mut T> = all.iter_mut().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for one in order {
+            turn(one, window / turns)?;
+        }
+    }
+    Ok(())
+}
 
 /// The direction of a bulk copy, seen from the load generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,66 +46,61 @@ pub(crate) enum Direction {
     Up,
 }
 
-/// What a bulk copy measured.
-#[derive(Debug)]
-pub(crate) struct Bulk {
-    /// Megabytes (10⁶) a second, all streams together.
-    pub(crate) megabytes: f64,
-    /// CPU seconds per GiB of the half that is entered.
-    pub(crate) cloud_cpu: f64,
-    /// CPU seconds per GiB of the half beside the target.
-    pub(crate) edge_cpu: f64,
-    /// Bytes of the slowest stream by those of the fastest.
-    pub(crate) fairness: f64,
-}
-
-/// Copies that run until they are dropped.
+/// Copies that run, or rest, until they are dropped.
 #[derive(Debug)]
 pub(crate) struct Copies {
-    direction: Direction,
-    streams: Vec<(TcpStream, Arc<AtomicU64>)>,
+    streams: Vec<(TcpStream, &'static Slot)>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Copies {
-    /// Starts `count` copies.
+    /// Makes the streams of `count` copies, which rest.
     pub(crate) fn start(door: &Door, direction: Direction, count: usize) -> io::Result<Self> {
         let mut copies = Self {
-            direction,
             streams: Vec::new(),
             threads: Vec::new(),
         };
-        for slot in 0..count {
+        for _ in 0..count {
+            let number = target::next_slot();
+            let slot = target::slot(number);
+            slot.go_on(false);
             let work = match direction {
-                Direction::Down => Work::Down,
-                Direction::Up => Work::Up(slot),
+                Direction::Down => Work::Down(number),
+                Direction::Up => Work::Up(number),
             };
-            let socket = door.open(&work.header())?;
-            let bytes = Arc::new(AtomicU64::new(0));
-            copies
-                .streams
-                .push((socket.try_clone()?, Arc::clone(&bytes)));
+            let mut socket = door.open(&work.header())?;
+            copies.streams.push((socket.try_clone()?, slot));
             // A copy ends when its socket is shut down.
             copies.threads.push(thread::spawn(move || {
                 let _ = match direction {
-                    Direction::Down => read_all(socket, &bytes),
-                    Direction::Up => write_all(socket),
+                    Direction::Down => slot.read(&mut socket),
+                    Direction::Up => slot.write(&mut socket),
                 };
             }));
         }
         Ok(copies)
     }
 
-    /// Bytes that have arrived by each stream so far.
+    /// Lets them run, and warm up.
+    pub(crate) fn run(&self) {
+        self.go_on(true);
+        thread::sleep(WARM_UP);
+    }
+
+    /// Has them stand still, as soon as what was written is through.
+    pub(crate) fn rest(&self) {
+        self.go_on(false);
+    }
+
+    fn go_on(&self, goes_on: bool) {
+        self.streams
+            .iter()
+            .for_each(|(_, slot)| slot.go_on(goes_on));
+    }
+
+    /// Bytes that have arrived by each stream's slot so far.
     fn arrived(&self) -> Vec<u64> {
-        match self.direction {
-            Direction::Down => {
-                let each = self.streams.iter();
-                each.map(|(_, bytes)| bytes.load(Ordering::Relaxed))
-                    .collect()
-            }
-            Direction::Up => (0..self.streams.len()).map(uploaded).collect(),
-        }
+        self.streams.iter().map(|(_, slot)| slot.bytes()).collect()
     }
 }
 
@@ -91,6 +109,8 @@ impl Drop for Copies {
         for (socket, _) in &self.streams {
             let _ = socket.shutdown(Shutdown::Both);
         }
+        // Whoever rests finds out only when it goes on.
+        self.go_on(true);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -99,82 +119,139 @@ impl Drop for Copies {
     }
 }
 
-fn read_all(mut socket: TcpStream, bytes: &AtomicU64) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        match socket.read(&mut buffer)? {
-            0 => return Ok(()),
-            len => bytes.fetch_add(len as u64, Ordering::Relaxed),
+/// A bulk copy through one column that is measured in turns.
+#[derive(Debug)]
+pub(crate) struct Bulk<'a> {
+    /// What it goes through.
+    pub(crate) column: &'a Column,
+    copies: Copies,
+    /// Bytes by stream.
+    each: Vec<u64>,
+    seconds: f64,
+    /// CPU seconds of the half that is entered.
+    cloud: f64,
+    /// CPU seconds of the half beside the target.
+    edge: f64,
+}
+
+impl<'a> Bulk<'a> {
+    /// Starts `count` copies at once, which rest between the turns.
+    pub(crate) fn start(column: &'a Column, direction: Direction, count: usize) -> Result<Self> {
+        Ok(Self {
+            column,
+            copies: Copies::start(&column.door, direction, count)?,
+            each: vec![0; count],
+            seconds: 0.0,
+            cloud: 0.0,
+            edge: 0.0,
+        })
+    }
+
+    /// Copies, and measures for `window`.
+    pub(crate) fn turn(&mut self, window: Duration) -> Result<()> {
+        self.copies.run();
+        let cpu = || {
+            let Column { cloud, edge, .. } = self.column;
+            (cloud.cpu_nanos() / 1e9, edge.cpu_nanos() / 1e9)
         };
+        let (before, (cloud, edge)) = (self.copies.arrived(), cpu());
+        let start = Instant::now();
+        thread::sleep(window);
+        let (after, (cloud_after, edge_after)) = (self.copies.arrived(), cpu());
+        self.seconds += start.elapsed().as_secs_f64();
+        self.copies.rest();
+        if before == after {
+            return Err(format!("{}: copies stand still", self.column.name).into());
+        }
+        self.cloud += cloud_after - cloud;
+        self.edge += edge_after - edge;
+        for (sum, (after, before)) in self.each.iter_mut().zip(after.iter().zip(&before)) {
+            *sum += after - before;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> f64 {
+        self.each.iter().sum::<u64>() as f64
+    }
+
+    /// Megabytes (10⁶) a second, all streams together.
+    pub(crate) fn megabytes(&self) -> f64 {
+        self.bytes() / 1e6 / self.seconds
+    }
+
+    /// CPU seconds per GiB of the half that is entered.
+    pub(crate) fn cloud_cpu(&self) -> f64 {
+        self.cloud / self.bytes() * f64::from(1u32 << 30)
+    }
+
+    /// CPU seconds per GiB of the half beside the target.
+    pub(crate) fn edge_cpu(&self) -> f64 {
+        self.edge / self.bytes() * f64::from(1u32 << 30)
+    }
+
+    /// Bytes of the slowest stream by those of the fastest.
+    pub(crate) fn fairness(&self) -> f64 {
+        let least = self.each.iter().min().copied().unwrap_or_default();
+        let most = self.each.iter().max().copied().unwrap_or_default();
+        least as f64 / most as f64
     }
 }
 
-fn write_all(mut socket: TcpStream) -> io::Result<()> {
-    let buffer = vec![7; CHUNK_BYTES];
-    loop {
-        socket.write_all(&buffer)?;
-    }
-}
-
-/// Copies through `count` streams at once and measures for `window`.
+/// A copy that nothing is compared with turn by turn.
 pub(crate) fn bulk(
     column: &Column,
     direction: Direction,
     count: usize,
     window: Duration,
-) -> Result<Bulk> {
-    let copies = Copies::start(&column.door, direction, count)?;
-    thread::sleep(WARM_UP);
-    let before = copies.arrived();
-    let (cloud, edge) = (column.cloud.cpu_seconds(), column.edge.cpu_seconds());
-    let start = Instant::now();
-    thread::sleep(window);
-    let after = copies.arrived();
-    let seconds = start.elapsed().as_secs_f64();
-    let (cloud, edge) = (
-        column.cloud.cpu_seconds() - cloud,
-        column.edge.cpu_seconds() - edge,
-    );
-    let each: Vec<f64> = after
-        .iter()
-        .zip(&before)
-        .map(|(after, before)| (after - before) as f64)
-        .collect();
-    let bytes: f64 = each.iter().sum();
-    if bytes == 0.0 {
-        return Err(format!("{}: {count} {direction:?} copies stand still", column.name).into());
-    }
-    let gib = bytes / f64::from(1u32 << 30);
-    let slowest = each.iter().copied().fold(f64::INFINITY, f64::min);
-    let fastest = each.iter().copied().fold(0.0, f64::max);
-    Ok(Bulk {
-        megabytes: bytes / 1e6 / seconds,
-        cloud_cpu: cloud / gib,
-        edge_cpu: edge / gib,
-        fairness: slowest / fastest,
-    })
+) -> Result<Bulk<'_>> {
+    let mut bulk = Bulk::start(column, direction, count)?;
+    bulk.turn(window)?;
+    Ok(bulk)
 }
 
-/// One-byte round trips on one stream, in microseconds, sorted; at most `tries`, and no longer than `limit`.
-pub(crate) fn round_trips(door: &Door, tries: usize, limit: Duration) -> Result<Vec<f64>> {
-    let mut socket = door.open(&Work::Echo.header())?;
-    let mut byte = [0];
-    let start = Instant::now();
-    let mut times = Vec::with_capacity(tries);
-    // The first few are for caches and windows.
-    for round in 0..tries + 20 {
-        let sent = Instant::now();
-        socket.write_all(b"x")?;
-        socket.read_exact(&mut byte)?;
-        if round >= 20 {
-            times.push(micros(sent));
-        }
-        if start.elapsed() > limit && times.len() >= 20 {
-            break;
-        }
+/// One-byte round trips on one stream.
+#[derive(Debug)]
+pub(crate) struct RoundTrips {
+    socket: TcpStream,
+    /// Microseconds.
+    times: Vec<f64>,
+}
+
+impl RoundTrips {
+    /// Opens the stream.
+    pub(crate) fn open(door: &Door) -> Result<Self> {
+        Ok(Self {
+            socket: door.open(&Work::Echo.header())?,
+            times: Vec::new(),
+        })
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times)
+
+    /// Goes there and back at most `tries` times, and no longer than `limit`.
+    pub(crate) fn turn(&mut self, tries: usize, limit: Duration) -> Result<()> {
+        /// The first few are for caches and windows.
+        const FIRST: usize = 20;
+        let mut byte = [0];
+        let start = Instant::now();
+        for round in 0..tries + FIRST {
+            let sent = Instant::now();
+            self.socket.write_all(b"x")?;
+            self.socket.read_exact(&mut byte)?;
+            if round >= FIRST {
+                self.times.push(micros(sent));
+                if start.elapsed() > limit {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All times in microseconds, sorted.
+    pub(crate) fn times(mut self) -> Vec<f64> {
+        self.times.sort_by(f64::total_cmp);
+        self.times
+    }
 }
 
 /// One new stream and its first echo.

@@ -4,9 +4,6 @@ use std::fs;
 
 use tunnel_tests::usage::{self, Spent};
 
-/// Clock ticks a second: Linux tells user space 100 on every architecture of ours.
-const TICKS: f64 = 100.0;
-
 /// The processes of one half of a column.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Pids {
@@ -26,11 +23,6 @@ impl Pids {
             Self::One(pid) => vec![*pid],
             Self::Below(pid) => below(*pid),
         }
-    }
-
-    /// CPU seconds so far, user and system.
-    pub(crate) fn cpu_seconds(&self) -> f64 {
-        self.list().into_iter().filter_map(cpu).sum()
     }
 
     /// Private memory in KiB: pages that are in no other process.
@@ -73,7 +65,7 @@ impl Pids {
         self.spent().map(|spent| spent.switches as f64).sum()
     }
 
-    /// CPU time so far, in nanoseconds: finer than [`Pids::cpu_seconds`].
+    /// CPU time so far, user and system, in nanoseconds.
     pub(crate) fn cpu_nanos(&self) -> f64 {
         self.spent().map(|spent| spent.cpu_nanos as f64).sum()
     }
@@ -94,12 +86,6 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
-}
-
-fn cpu(pid: u32) -> Option<f64> {
-    let stat = stat(pid)?;
-    let ticks = |field: usize| stat.get(field)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / TICKS)
 }
 
 fn below(root: u32) -> Vec<u32> {

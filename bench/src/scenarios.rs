@@ -1,4 +1,4 @@
-//! The scenarios: in each round, each scenario runs in every column before the next begins.
+//! The scenarios: in each round, each runs in every column before the next begins, in turns where that can be.
 
 use std::net::TcpStream;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::args::Options;
 use crate::column::{Column, Door};
 use crate::columns::{self, Line, Ours};
 use crate::fleet::Fleet;
-use crate::load::{self, Copies, Direction, quantile};
+use crate::load::{self, Bulk, Copies, Direction, RoundTrips, quantile};
 use crate::proc::Pids;
 use crate::report::Figures;
 use crate::target;
@@ -63,19 +63,21 @@ type Scenario = fn(&Options, &[Column], &mut Figures) -> Result<()>;
 fn bulk(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
     for (direction, way) in [(Direction::Down, "down"), (Direction::Up, "up")] {
         for count in [1, 8] {
-            for column in columns {
-                let bulk = load::bulk(column, direction, count, options.window)?;
+            let start = |column| Bulk::start(column, direction, count);
+            let mut all = columns.iter().map(start).collect::<Result<Vec<_>>>()?;
+            load::in_turns(&mut all, options.window, Bulk::turn)?;
+            for bulk in &all {
                 let mut add = |what: &str, value| {
-                    figures.add(&format!("{what}.{way}.{count}"), column.name, value)
+                    figures.add(&format!("{what}.{way}.{count}"), bulk.column.name, value)
                 };
-                add("bulk", bulk.megabytes);
-                if !matches!(column.cloud, Pids::None) {
-                    add("cpu", bulk.cloud_cpu + bulk.edge_cpu);
-                    add("cpu.cloud", bulk.cloud_cpu);
-                    add("cpu.edge", bulk.edge_cpu);
+                add("bulk", bulk.megabytes());
+                if !matches!(bulk.column.cloud, Pids::None) {
+                    add("cpu", bulk.cloud_cpu() + bulk.edge_cpu());
+                    add("cpu.cloud", bulk.cloud_cpu());
+                    add("cpu.edge", bulk.edge_cpu());
                 }
                 if count == 8 {
-                    add("fair", bulk.fairness);
+                    add("fair", bulk.fairness());
                 }
             }
         }
@@ -84,31 +86,29 @@ fn bulk(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<
 }
 
 fn rtt(options: &Options, columns: &[Column], figures: &mut Figures) -> Result<()> {
-    for column in columns {
-        let mut add = |beside: &str, times: &[f64]| {
-            figures.add(
-                &format!("rtt.{beside}.p50"),
-                column.name,
-                quantile(times, 0.5),
-            );
-            figures.add(
-                &format!("rtt.{beside}.p99"),
-                column.name,
-                quantile(times, 0.99),
-            );
+    for (beside, direction) in [
+        ("idle", None),
+        ("down", Some(Direction::Down)),
+        ("up", Some(Direction::Up)),
+    ] {
+        let start = |column: &Column| {
+            let copies = direction.map(|direction| Copies::start(&column.door, direction, 1));
+            Ok((copies.transpose()?, RoundTrips::open(&column.door)?))
         };
-        add(
-            "idle",
-            &load::round_trips(&column.door, options.tries, options.window * 2)?,
-        );
-        for (direction, way) in [(Direction::Down, "down"), (Direction::Up, "up")] {
-            let copies = Copies::start(&column.door, direction, 1)?;
-            thread::sleep(Duration::from_millis(300));
-            add(
-                way,
-                &load::round_trips(&column.door, options.tries, options.window * 2)?,
-            );
+        let mut all = columns.iter().map(start).collect::<Result<Vec<_>>>()?;
+        load::in_turns(&mut all, options.window * 2, |(copies, trips), limit| {
+            copies.iter().for_each(Copies::run);
+            trips.turn(options.tries, limit)?;
+            copies.iter().for_each(Copies::rest);
+            Ok(())
+        })?;
+        for (column, (copies, trips)) in columns.iter().zip(all) {
             drop(copies);
+            let times = trips.times();
+            for (name, fraction) in [("p50", 0.5), ("p99", 0.99)] {
+                let figure = format!("rtt.{beside}.{name}");
+                figures.add(&figure, column.name, quantile(&times, fraction));
+            }
         }
     }
     Ok(())
@@ -141,7 +141,7 @@ fn delay(options: &Options, columns: &[Column], figures: &mut Figures) -> Result
                 1,
                 options.window + Duration::from_secs(1),
             )?;
-            figures.add(&format!("delay.{way}"), column.name, bulk.megabytes);
+            figures.add(&format!("delay.{way}"), column.name, bulk.megabytes());
         }
         for (early, name) in [(false, "delay.dial.nc"), (true, "delay.dial.early")] {
             let times = load::dials(&column.door, early, options.tries / 100, options.window)?;

@@ -1,26 +1,89 @@
 //! The server behind every column. The first nine bytes of a connection say what it does: a letter and a slot.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use crate::Result;
 
 /// Bytes read or written at once.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Streams of one measurement, at most.
-const SLOTS: usize = 64;
+/// Streams at once, at most: eight in each column.
+const SLOTS: usize = 128;
 
-/// Bytes that came in by each slot's upload.
-static UPLOADED: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+static ALL: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
+
+/// What a copy's two ends have in common.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Bytes that arrived, over all copies that used it.
+    bytes: AtomicU64,
+    /// Whether the end that writes goes on.
+    goes_on: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            goes_on: Mutex::new(false),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Bytes that arrived so far, over all copies that used it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Has the end that writes go on, or rest as soon as it has written what it is at.
+    pub(crate) fn go_on(&self, goes_on: bool) {
+        *self.goes_on.lock().unwrap_or_else(PoisonError::into_inner) = goes_on;
+        self.changed.notify_all();
+    }
+
+    /// Writes until it can't.
+    pub(crate) fn write(&self, socket: &mut TcpStream) -> io::Result<()> {
+        let bytes = vec![7; CHUNK_BYTES];
+        loop {
+            let goes_on = self.goes_on.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.changed.wait_while(goes_on, |goes_on| !*goes_on));
+            socket.write_all(&bytes)?;
+        }
+    }
+
+    /// Reads until the end and counts.
+    pub(crate) fn read(&self, socket: &mut TcpStream) -> io::Result<()> {
+        let mut bytes = vec![0; CHUNK_BYTES];
+        loop {
+            match socket.read(&mut bytes)? {
+                0 => return Ok(()),
+                len => self.bytes.fetch_add(len as u64, Ordering::Relaxed),
+            };
+        }
+    }
+}
+
+/// The slot of that number.
+pub(crate) fn slot(number: usize) -> &'static Slot {
+    &ALL[number % SLOTS]
+}
+
+/// The number of the slot that hasn't been used for longest.
+pub(crate) fn next_slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS
+}
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// The server writes until it can't.
-    Down,
+    /// The server writes, for this slot.
+    Down(usize),
     /// The server reads until the end and counts in this slot.
     Up(usize),
     /// The server sends back what comes.
@@ -31,7 +94,7 @@ impl Work {
     /// The nine bytes that ask for it.
     pub(crate) fn header(self) -> [u8; 9] {
         let (letter, slot) = match self {
-            Self::Down => (b'D', 0),
+            Self::Down(slot) => (b'D', slot),
             Self::Up(slot) => (b'U', slot),
             Self::Echo => (b'E', 0),
         };
@@ -39,11 +102,6 @@ impl Work {
         header[1..].copy_from_slice(&(slot as u64).to_be_bytes());
         header
     }
-}
-
-/// Bytes uploaded by a slot so far, over all connections.
-pub(crate) fn uploaded(slot: usize) -> u64 {
-    UPLOADED[slot].load(Ordering::Relaxed)
 }
 
 /// Starts the server; its address.
@@ -68,32 +126,16 @@ fn serve_one(mut socket: TcpStream) {
     }
     let mut slot = [0; 8];
     slot.copy_from_slice(&header[1..]);
+    let slot = self::slot(u64::from_be_bytes(slot) as usize);
     // The end of a connection, however it comes, is the end of its work.
     let _ = match header[0] {
-        b'D' => write_for_ever(&mut socket),
-        b'U' => count(&mut socket, u64::from_be_bytes(slot) as usize % SLOTS),
+        b'D' => slot.write(&mut socket),
+        b'U' => slot.read(&mut socket),
         _ => echo(&mut socket),
     };
 }
 
-fn write_for_ever(socket: &mut TcpStream) -> std::io::Result<()> {
-    let bytes = vec![7; CHUNK_BYTES];
-    loop {
-        socket.write_all(&bytes)?;
-    }
-}
-
-fn count(socket: &mut TcpStream, slot: usize) -> std::io::Result<()> {
-    let mut bytes = vec![0; CHUNK_BYTES];
-    loop {
-        match socket.read(&mut bytes)? {
-            0 => return Ok(()),
-            len => UPLOADED[slot].fetch_add(len as u64, Ordering::Relaxed),
-        };
-    }
-}
-
-fn echo(socket: &mut TcpStream) -> std::io::Result<()> {
+fn echo(socket: &mut TcpStream) -> io::Result<()> {
     let mut bytes = vec![0; 4096];
     loop {
         match socket.read(&mut bytes)? {
