@@ -21,9 +21,6 @@ use crate::heap::Heap;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
-/// After so much work the kernel is asked what has become ready meanwhile: no shorter than a few of the calls that this takes, so that
-/// what wakes one task is done without one, and no longer than a piece of a copy. A keystroke's answer waits for it.
-const LOOK_AFTER: Duration = Duration::from_micros(100);
 /// The token of other threads' wake-ups. All others are keys of what is watched.
 const WOKEN: Token = Token(usize::MAX);
 
@@ -39,8 +36,6 @@ struct Reactor {
     /// Who waits for which time. The number tells those of one time apart.
     times: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_time: Cell<u64>,
-    /// When the kernel was asked last.
-    looked_at: Cell<Instant>,
 }
 
 struct Kernel {
@@ -95,7 +90,6 @@ impl Reactor {
             watches: RefCell::default(),
             times: RefCell::default(),
             next_time: Cell::new(0),
-            looked_at: Cell::new(Instant::now()),
         }
     }
 
@@ -211,16 +205,10 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
                 reactor.wake(event);
             }
             let now = Instant::now();
-            reactor.looked_at.set(now);
             reactor.wake_due(now);
             heap.turn(now);
         }
     })
-}
-
-/// Whether who runs one task after another is to return to [`block_on`] first.
-pub(crate) fn is_look_due() -> bool {
-    REACTOR.with(|reactor| reactor.looked_at.get().elapsed() >= LOOK_AFTER)
 }
 
 /// A socket that doesn't block, watched for as long as it is kept. It is told of what comes to be possible, not of what is: ask it first.

@@ -1,14 +1,17 @@
 //! smol, as the drivers want it.
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use async_executor::LocalExecutor;
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::yield_now;
 use runtime_shared::{Datagrams, Runtime, Task, Timer};
 
 use crate::look_up::look_up;
@@ -32,18 +35,50 @@ pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 }
 
 /// Of no type but its own, so that it is compiled here, for speed, and not where it is called.
-fn run_until(future: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
+fn run_until(mut future: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let executor = EXECUTOR.with(Rc::clone);
     // `run` would poll 200 tasks before anyone asks the kernel again: of a task that copies, as many turns, with a keystroke behind them.
-    let tasks = async {
+    let mut tasks = pin!(async {
         loop {
             executor.tick().await;
-            if reactor::is_look_due() {
-                yield_now().await;
+            yield_now().await;
+        }
+    });
+    let mut called = None;
+    reactor::block_on(poll_fn(|cx| {
+        let called = called.get_or_insert_with(|| Called::new(cx.waker().clone()));
+        if called.is_called.swap(false, Ordering::SeqCst) {
+            let waker = Waker::from(called.clone());
+            if let Poll::Ready(()) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(());
             }
         }
-    };
-    reactor::block_on(or(future, tasks))
+        tasks.as_mut().poll(cx)
+    }))
+}
+
+/// Whether the future that [`block_on`] was given is to be polled: only when it was woken itself, not after each task's turn.
+struct Called {
+    is_called: AtomicBool,
+    thread: Waker,
+}
+
+impl Called {
+    fn new(thread: Waker) -> Arc<Called> {
+        let is_called = AtomicBool::new(true);
+        Arc::new(Called { is_called, thread })
+    }
+}
+
+impl Wake for Called {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_called.store(true, Ordering::SeqCst);
+        self.thread.wake_by_ref();
+    }
 }
 
 impl Runtime for Smol {
