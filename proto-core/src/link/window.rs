@@ -13,6 +13,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const FREE_BYTES: u64 = 1 << 20;
 /// And to so much for each busy stream: with less, each message is waited for.
 const FREE_BYTES_EACH: u64 = 512 << 10;
+/// Nothing that this runs on carries more in a microsecond: 16 Gbit/s, more than a core encrypts. So no line has more of a window under way
+/// in its own round trip, and who uses up more is held back by processes that wait for each other.
+const LINE_BYTES_PER_MICRO: u64 = 2000;
 /// So much longer than the line's own, or twice as long, a round trip may be: that is no queue, but who had to wake up.
 const SLACK: Duration = Duration::from_millis(2);
 
@@ -77,13 +80,20 @@ impl SharedWindow {
 
     /// A stream has used up its part before the other side could hear of more: it is the window that holds it back. Where a queue
     /// stands already, at whoever reads the link more slowly than it is written, more of a window would only be more of a queue,
-    /// before the keystrokes of all streams: beyond a little it grows once a round trip has shown that there is none. To
-    /// `each_max` for each busy stream at most.
-    pub(crate) fn grow(&mut self, each_max: u64, now: Instant) {
+    /// before the keystrokes of all streams: beyond a little it grows once a round trip has shown that there is none, and while the line
+    /// could carry it in `round_trip`, the line's own. To `each_max` for each busy stream at most.
+    pub(crate) fn grow(&mut self, each_max: u64, round_trip: Duration, now: Instant) {
+        if self.bytes >= self.free().max(carried_in(round_trip)) {
+            return;
+        }
         if self.bytes >= self.free() && !self.is_clear {
             self.wanted = Some(each_max);
             return;
         }
+        self.double(each_max, now);
+    }
+
+    fn double(&mut self, each_max: u64, now: Instant) {
         self.bytes = (self.bytes * 2).min(each_max.saturating_mul(self.busy()));
         self.grown_at = now;
         self.is_clear = false;
@@ -106,10 +116,16 @@ impl SharedWindow {
         if took <= clear && now.saturating_duration_since(self.grown_at) >= took {
             self.is_clear = true;
             if let Some(each_max) = self.wanted {
-                self.grow(each_max, now);
+                self.double(each_max, now);
             }
         }
     }
+}
+
+/// What a line may have under way at most, if a round trip on it takes so long.
+fn carried_in(round_trip: Duration) -> u64 {
+    let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    micros.saturating_mul(LINE_BYTES_PER_MICRO)
 }
 
 #[cfg(test)]
@@ -142,21 +158,38 @@ mod tests {
     #[test]
     fn beyond_a_little_it_grows_by_one_step_for_each_round_trip_without_a_queue() {
         let mut window = SharedWindow::new(FREE_BYTES / 2, at(0));
-        window.grow(u64::MAX, at(0));
+        window.grow(u64::MAX, LINE * 10, at(0));
         assert_eq!(window.share(), FREE_BYTES, "a little is free");
         assert!(!window.wants_round_trip(), "nobody asked for more");
-        window.grow(u64::MAX, at(10));
+        window.grow(u64::MAX, LINE * 10, at(10));
         assert_eq!(window.share(), FREE_BYTES);
         assert!(window.wants_round_trip());
         window.measured(at(20), LINE * 4, LINE);
         assert_eq!(window.share(), FREE_BYTES, "a queue stands there");
         window.measured(at(30), LINE * 2, LINE);
         assert_eq!(window.share(), FREE_BYTES * 2, "what was wanted");
-        window.grow(u64::MAX, at(31));
+        window.grow(u64::MAX, LINE * 10, at(31));
         window.measured(at(31), LINE * 2, LINE);
         assert_eq!(window.share(), FREE_BYTES * 2, "asked before it grew");
         window.measured(at(33), LINE * 2, LINE);
         assert_eq!(window.share(), FREE_BYTES * 4);
+    }
+
+    #[test]
+    fn a_line_gets_no_more_than_it_could_carry_beyond_a_little() {
+        let near = Duration::from_micros(80);
+        let mut window = SharedWindow::new(FREE_BYTES / 2, at(0));
+        for now in 1..20 {
+            window.grow(u64::MAX, near, at(now));
+            window.measured(at(now), near, near);
+        }
+        assert_eq!(window.share(), FREE_BYTES);
+        assert!(!window.wants_round_trip(), "whatever comes of it");
+        for now in 20..40 {
+            window.grow(u64::MAX, LINE, at(now));
+            window.measured(at(now), LINE, LINE);
+        }
+        assert_eq!(window.share(), FREE_BYTES * 2, "it carries 2 MB in 1 ms");
     }
 
     #[test]

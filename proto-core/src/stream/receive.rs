@@ -205,7 +205,7 @@ impl Receive {
             shared.count(&mut self.granted_in, now);
             is_short = now.saturating_duration_since(self.granted_at) < round_trip * 2;
             if is_short && self.window >= self.part(shared) {
-                shared.grow(self.window_max, now);
+                shared.grow(self.window_max, round_trip, now);
             }
             part = self.part(shared);
         }
