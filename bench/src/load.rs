@@ -175,6 +175,10 @@ impl<'a> Bulk<'a> {
         self.each.iter().sum::<u64>() as f64
     }
 
+    fn per_gib(&self, seconds: f64) -> f64 {
+        seconds / self.bytes() * f64::from(1u32 << 30)
+    }
+
     /// Megabytes (10⁶) a second, all streams together.
     pub(crate) fn megabytes(&self) -> f64 {
         self.bytes() / 1e6 / self.seconds
@@ -182,12 +186,12 @@ impl<'a> Bulk<'a> {
 
     /// CPU seconds per GiB of the half that is entered.
     pub(crate) fn cloud_cpu(&self) -> f64 {
-        self.cloud / self.bytes() * f64::from(1u32 << 30)
+        self.per_gib(self.cloud)
     }
 
     /// CPU seconds per GiB of the half beside the target.
     pub(crate) fn edge_cpu(&self) -> f64 {
-        self.edge / self.bytes() * f64::from(1u32 << 30)
+        self.per_gib(self.edge)
     }
 
     /// Bytes of the slowest stream by those of the fastest.
@@ -227,7 +231,7 @@ impl RoundTrips {
         })
     }
 
-    /// Goes there and back at most `tries` times, and no longer than `limit`.
+    /// Goes there and back at most `tries` times, and no longer than `limit` once there is a fair number of them.
     pub(crate) fn turn(&mut self, tries: usize, limit: Duration) -> Result<()> {
         /// The first few are for caches and windows.
         const FIRST: usize = 20;
@@ -239,7 +243,7 @@ impl RoundTrips {
             self.socket.read_exact(&mut byte)?;
             if round >= FIRST {
                 self.times.push(micros(sent));
-                if start.elapsed() > limit {
+                if start.elapsed() > limit && self.times.len() >= FIRST {
                     break;
                 }
             }

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, figures: &mut Figures) -> Result<()> {
             if wanted.is_empty() {
                 continue;
             }
-            // Anew for each round: a process does with a tenth more or less than the next of the same program.
+            // Anew for each round, so that what a start settles (docs/benchmarks.md) is drawn each time.
             let columns = columns::all(options, &target, line, 0)?;
             for (name, scenario) in wanted {
                 eprintln!("bench: round {round} of {}: {name}", options.rounds);
