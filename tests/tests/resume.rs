@@ -319,8 +319,9 @@ fn ten_thousand_streams_that_expire_leave_nothing() {
         .collect();
     let (first, last) = (&rounds[rounds.len() / 4], &rounds[rounds.len() - 1]);
     let memory = |usage: &[Usage]| usage.iter().map(|one| one.private_kib).sum::<usize>();
+    // Up to 4 MiB lie free at the end of the cloud's heap (malloc-trim), at one time and not at the other.
     for (name, before, after, margin_kib) in [
-        ("cloud", &first[..1], &last[..1], 4096),
+        ("cloud", &first[..1], &last[..1], 4096 + 2048),
         ("ten edges", &first[1..], &last[1..], 8192),
     ] {
         let (before_kib, after_kib) = (memory(before), memory(after));
