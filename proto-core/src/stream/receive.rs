@@ -30,6 +30,8 @@ pub(crate) type Line<'a> = (Duration, &'a mut SharedWindow);
 pub(crate) struct Receive {
     queue: VecDeque<Bytes>,
     received: u64,
+    /// When the last of it came.
+    received_at: Instant,
     written: u64,
     limit: u64,
     window: u64,
@@ -62,6 +64,7 @@ impl Receive {
         Receive {
             queue: VecDeque::new(),
             received: 0,
+            received_at: now,
             written: 0,
             limit: EARLY_BYTES,
             window: EARLY_BYTES,
@@ -117,13 +120,13 @@ impl Receive {
             && end > promised
         {
             self.asked = None;
-            // It had stopped there; else it went on by what it knew already, and this tells nothing.
-            self.waited = self.received == promised;
+            self.waited = self.received == promised && self.stood_still(at, now);
             if self.waited {
                 self.answer_took(now.saturating_duration_since(at));
             }
         }
         self.received = end;
+        self.received_at = now;
         self.push(data);
         if self.base_max.is_some() {
             self.charge.set(self.held().max(EARLY_BYTES));
@@ -131,6 +134,14 @@ impl Receive {
             self.ack_in(now, Duration::ZERO);
         }
         Ok(())
+    }
+
+    /// Whether the sender stood still for a good part of the time since a promise made at `at`: it had stopped where the one before ended.
+    /// Else it went on by what it knew already, and a message ended there by chance: where all are equal, at every promise.
+    /// A sender that is held back stands still for half of that time, once both halves of a window are under way.
+    fn stood_still(&self, at: Instant, now: Instant) -> bool {
+        let still = now.saturating_duration_since(self.received_at.max(at));
+        still * 4 >= now.saturating_duration_since(at)
     }
 
     /// The other end has answered something, after so long.

@@ -59,6 +59,16 @@ fn a_senders_way_is_measured_only_when_it_waited_and_by_no_outage() {
     idle.content(3000, bytes(2000), millis(900))
         .expect("promised");
     assert_eq!(idle.far, None, "it had room left");
+    let mut steady = receive(&Budget::new(1 << 20));
+    for step in 0..100 {
+        // Never all that it may, and every promise ends where a message does.
+        let from = steady.received();
+        steady
+            .content(from, bytes(256), millis(10 * step))
+            .expect("promised");
+        steady.written(256, millis(10 * step), None);
+    }
+    assert_eq!(steady.far, None, "it was not held back");
 }
 
 #[test]
