@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -171,6 +172,9 @@ fn forward(
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         let message = reply(to, "tcp-forward", &buffer[..len]);
         if closed.load(Ordering::SeqCst) || outbox.blocking_send(Ok(message)).is_err() {
+            // These bytes are read for nobody. As if they were still unread its end is a reset: if no other stands behind them, the
+            // kernel keeps a closed socket that has no room, and whoever sends to it probes that for a minute.
+            let _ = SockRef::from(&from).set_linger(Some(Duration::ZERO));
             return;
         }
     }
