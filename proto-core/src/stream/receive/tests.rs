@@ -69,6 +69,7 @@ fn a_senders_way_is_measured_only_when_it_waited_and_by_no_outage() {
         steady.written(256, millis(10 * step), None);
     }
     assert_eq!(steady.far, None, "it was not held back");
+    assert!(!steady.waited, "so nor does a window grow by it");
 }
 
 #[test]
