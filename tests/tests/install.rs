@@ -32,8 +32,8 @@ fn a_package_becomes_a_service_that_keeps_its_sessions() {
         let packages = [pack(&world, "1"), pack(&world, "2")];
 
         // Nothing is started before it is set up.
-        machine.put("/srv/first.deb", fs::read(&packages[0]).unwrap());
-        machine.ask("dpkg", &["-i", "/srv/first.deb"]);
+        machine.put("/root/first.deb", fs::read(&packages[0]).unwrap());
+        machine.ask("dpkg", &["-i", "/root/first.deb"]);
         let verified = machine.run(
             "systemd-analyze",
             &["verify", &format!("/lib/systemd/system/{UNIT}")],
@@ -93,8 +93,8 @@ fn a_package_becomes_a_service_that_keeps_its_sessions() {
         new_login(&ssh);
 
         // So is an upgrade.
-        machine.put("/srv/second.deb", fs::read(&packages[1]).unwrap());
-        machine.ask("dpkg", &["-i", "/srv/second.deb"]);
+        machine.put("/root/second.deb", fs::read(&packages[1]).unwrap());
+        machine.ask("dpkg", &["-i", "/root/second.deb"]);
         let third = main_pid(&machine);
         assert_ne!(third, second);
         wait_until("one without sessions ends", secs(10), || {
@@ -162,10 +162,10 @@ fn each_command_of_the_page_does_what_it_says() {
         // On the machine.
         for file in fs::read_dir(&dir).unwrap() {
             let (path, name) = (file.as_ref().unwrap().path(), file.unwrap().file_name());
-            machine.put(&format!("/srv/{}", name.display()), fs::read(path).unwrap());
+            machine.put(&format!("/root/{}", name.display()), fs::read(path).unwrap());
         }
         let on_it = |block: &str| machine.ask("bash", &["-euc", &format!("cd\n{block}")]);
-        machine.put("/srv/ca.crt", world.pki.ca_pem());
+        machine.put("/root/ca.crt", world.pki.ca_pem());
         on_it(set_up);
         new_login(&ssh);
         on_it(reload);
@@ -174,9 +174,9 @@ fn each_command_of_the_page_does_what_it_says() {
         assert_eq!(machine.show(UNIT, "ActiveState"), "inactive");
 
         // What it has is enough for it once more.
-        machine.ask("cp", &["/etc/tunnel/token", "/srv/token"]);
-        machine.put("/srv/tunnel-edge", fs::read(binary("tunnel-edge")).unwrap());
-        machine.ask("chmod", &["755", "/srv/tunnel-edge"]);
+        machine.ask("cp", &["/etc/tunnel/token", "/root/token"]);
+        machine.put("/root/tunnel-edge", fs::read(binary("tunnel-edge")).unwrap());
+        machine.ask("chmod", &["755", "/root/tunnel-edge"]);
         on_it(without);
         assert_eq!(
             machine.show(UNIT, "FragmentPath"),
@@ -370,8 +370,8 @@ fn packages_are_for_their_systems_and_the_same_each_time() {
 
 /// As an owner does, with what they were given.
 fn set_up(machine: &Machine, world: &World, port: &str, sshd: &Sshd) {
-    machine.put("/srv/token", TOKEN);
-    machine.put("/srv/ca.crt", world.pki.ca_pem());
+    machine.put("/root/token", TOKEN);
+    machine.put("/root/ca.crt", world.pki.ca_pem());
     // Short, so that the test needn't wait for half a minute.
     machine.put(
         "/etc/systemd/system/tunnel-edge.service.d/test.conf",
@@ -383,8 +383,8 @@ fn set_up(machine: &Machine, world: &World, port: &str, sshd: &Sshd) {
             "install",
             "--node-name=node-A",
             &format!("--cloud=localhost:{port}"),
-            "--token-file=/srv/token",
-            "--ca=/srv/ca.crt",
+            "--token-file=/root/token",
+            "--ca=/root/ca.crt",
             &format!("--set=targets.map.22={}", sshd.address()),
             "--set=heartbeat.interval=9s",
         ],
